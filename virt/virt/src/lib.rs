@@ -1,2 +1,23 @@
 // SPDX-License-Identifier: MIT
-//! (being written)
+//! What a hypervisor gives: partitions and runners, and the contract between a virtual processor and
+//! the interrupt controllers.
+//!
+//! Always true: interrupt controllers are ours, in user space, reached through
+//! [`chipset_device::VpBus`]; INIT, SIPI and HLT are handled by [`activity`], the same for every
+//! backend; a VP in wait-for-SIPI or HLT is parked outside the backend's run call. Backends do not know
+//! each other and are named only by the binary.
+//! Not here: any ioctl, any instruction, any device.
+#![forbid(unsafe_code)]
+
+pub mod activity;
+mod launch;
+mod partition;
+mod signal;
+
+pub use launch::{LaunchError, LaunchTarget, PlainLaunch};
+pub use partition::{
+    Capabilities, Hypervisor, Partition, PartitionConfig, RunError, Runner, VpStop,
+};
+pub use signal::{VpSignals, WakeReason};
+
+pub use chipset_device::{Clock, TimerQueue, VpBus, VpIndex};
