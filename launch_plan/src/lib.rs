@@ -12,8 +12,22 @@
 //! Not here: reading or writing IGVM (`vm_loaders::igvm`), hypervisors, guest memory, hashing.
 #![forbid(unsafe_code)]
 
+mod bind;
+mod builder;
+mod display;
+mod endorse;
+mod pages;
 mod plan;
+mod ranges;
+mod state_check;
 mod vp;
 
+pub use bind::{BindError, BoundImport, BoundPlan, HandOver, HostRegisters, HostValues, MAX_PARAMETER_BYTES};
+pub use builder::{PlanBuilder, PlanError};
+pub use display::size_text;
+pub use endorse::{Corim, Endorsements, IdBlock, IdKey, IdSignature, VbsMeasurement};
+pub use pages::{ImportRun, PageContents, PlanPage, PlanRun};
 pub use plan::*;
+pub use ranges::RangeSet;
+pub use state_check::{StateError, check_state};
 pub use vp::*;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! The plan's types: facts, steps, contents.
 
-use crate::vp::VpContext;
+use crate::endorse::Endorsements;
+use crate::vp::{VpContext, VpIndex};
 use std::borrow::Cow;
 
 /// How a guest is isolated from its host; one plan is for exactly one of these.
@@ -44,6 +45,12 @@ impl Isolation {
     }
 }
 
+impl std::fmt::Display for Isolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// Guest instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Arch {
@@ -51,6 +58,15 @@ pub enum Arch {
     X64,
     /// AArch64.
     Aarch64,
+}
+
+impl std::fmt::Display for Arch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::X64 => "x64",
+            Self::Aarch64 => "aarch64",
+        })
+    }
 }
 
 /// Where a step came from, so that every error and listing can say so.
@@ -94,7 +110,27 @@ pub enum PageKind {
     CpuidXf,
 }
 
-/// The eleven values that a host can deposit in a parameter area (IGVM headers 0x307-0x313).
+impl PageKind {
+    /// The name used in listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Unmeasured => "unmeasured",
+            Self::Shared => "shared",
+            Self::Secrets => "secrets",
+            Self::Cpuid => "cpuid",
+            Self::CpuidXf => "cpuid-xf",
+        }
+    }
+}
+
+impl std::fmt::Display for PageKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The values that a host can deposit in a parameter area (IGVM headers 0x307-0x313).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ParameterKind {
     /// Number of VPs, u32.
@@ -119,8 +155,46 @@ pub enum ParameterKind {
     EnvironmentInfo,
 }
 
-/// One value to deposit in a parameter area.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl ParameterKind {
+    /// Every kind, in header type order.
+    pub const ALL: [Self; 10] = [
+        Self::VpCount,
+        Self::Srat,
+        Self::Madt,
+        Self::MmioRanges,
+        Self::MemoryMap,
+        Self::CommandLine,
+        Self::Slit,
+        Self::Pptt,
+        Self::DeviceTree,
+        Self::EnvironmentInfo,
+    ];
+
+    /// The name used in messages and listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VpCount => "VP count",
+            Self::Srat => "SRAT",
+            Self::Madt => "MADT",
+            Self::MmioRanges => "MMIO ranges",
+            Self::MemoryMap => "memory map",
+            Self::CommandLine => "command line",
+            Self::Slit => "SLIT",
+            Self::Pptt => "PPTT",
+            Self::DeviceTree => "device tree",
+            Self::EnvironmentInfo => "environment info",
+        }
+    }
+}
+
+impl std::fmt::Display for ParameterKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One value to deposit in a parameter area. Equality ignores the origin.
+#[derive(Debug, Clone, Copy)]
 pub struct ParameterSlot {
     /// Which value.
     pub kind: ParameterKind,
@@ -130,10 +204,18 @@ pub struct ParameterSlot {
     pub origin: Origin,
 }
 
+impl PartialEq for ParameterSlot {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, self.byte_offset) == (other.kind, other.byte_offset)
+    }
+}
+
+impl Eq for ParameterSlot {}
+
 /// A parameter area: initial bytes (zero beyond them) and the holes that [`LaunchPlan::bind`] fills.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParameterArea<'a> {
-    /// The file's index of this area.
+    /// The file's index of this area; names the area in messages.
     pub index: u32,
     /// Initial contents; shorter than the area or empty, zero beyond.
     pub initial: Cow<'a, [u8]>,
@@ -197,8 +279,9 @@ pub enum StepKind<'a> {
     ExpectMemory(ExpectMemory),
 }
 
-/// A step and where it came from.
-#[derive(Debug, Clone, PartialEq)]
+/// A step and where it came from. Equality ignores the origin: plans are equal when they start the
+/// same guest.
+#[derive(Debug, Clone)]
 pub struct Step<'a> {
     /// What to do.
     pub kind: StepKind<'a>,
@@ -206,8 +289,27 @@ pub struct Step<'a> {
     pub origin: Origin,
 }
 
+impl PartialEq for Step<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+    }
+}
+
+/// Realm policy of an Arm CCA guest (IGVM header 0x106).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CcaPolicy {
+    /// Attribute bits that must be zero (bit 0 debug, bit 1 shared memory encryption context).
+    pub required_zeroes: u64,
+    /// Attribute bits that must be one.
+    pub required_ones: u64,
+    /// Hash algorithm: 0 SHA-256, 1 SHA-512, 2 SHA-384.
+    pub hash_algorithm: u8,
+    /// Live firmware activation: 0 refused, 1 allowed.
+    pub lfa_policy: u8,
+}
+
 /// What must be known of the platform before a guest exists.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlatformFacts {
     /// The platform.
     pub isolation: Isolation,
@@ -219,13 +321,78 @@ pub struct PlatformFacts {
     pub shared_gpa_boundary: u64,
     /// Guest policy as the platform defines it; `None` when the image carries none.
     pub policy: Option<u64>,
+    /// Realm policy, CCA only.
+    pub cca_policy: Option<CcaPolicy>,
+}
+
+impl PlatformFacts {
+    /// Facts of a platform that uses VTL 0 only and carries no policy.
+    pub const fn new(isolation: Isolation, arch: Arch) -> Self {
+        Self {
+            isolation,
+            arch,
+            highest_vtl: 0,
+            shared_gpa_boundary: 0,
+            policy: None,
+            cca_policy: None,
+        }
+    }
+}
+
+/// A region that moves as one block (IGVM header 0x102).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelocatableRegion {
+    /// The VP whose registers move with the region.
+    pub vp: VpIndex,
+    /// That VP's trust level.
+    pub vtl: u8,
+    /// The region is VTL2's memory.
+    pub is_vtl2: bool,
+    /// The VP's instruction pointer moves.
+    pub apply_pc: bool,
+    /// The VP's GDTR base moves.
+    pub apply_gdtr: bool,
+    /// Alignment of the new base, in bytes.
+    pub alignment: u64,
+    /// First byte at the file's addresses.
+    pub gpa: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Lowest allowed base.
+    pub min_gpa: u64,
+    /// Highest allowed end (exclusive).
+    pub max_gpa: u64,
+}
+
+/// Where the page tables live that have to be fixed up when a region moves (IGVM header 0x103).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageTableRegion {
+    /// The VP whose CR3 points into the region.
+    pub vp: VpIndex,
+    /// That VP's trust level.
+    pub vtl: u8,
+    /// First byte at the file's addresses.
+    pub gpa: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Bytes in use from the start; the rest is room for more tables.
+    pub used: u64,
 }
 
 /// One platform's launch, unbound: parameter areas still have holes.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// Equality compares what the guest starts as: facts, endorsements, relocation rules and the sequence
+/// of pages and other steps. It ignores origins and how pages are grouped into imports.
+#[derive(Debug, Clone)]
 pub struct LaunchPlan<'a> {
     /// Facts.
     pub facts: PlatformFacts,
+    /// Signed or signable statements about this launch, carried unchanged.
+    pub endorsements: Endorsements<'a>,
+    /// How the image may be moved; empty for a fixed image and for a plan that is relocated already.
+    pub relocatable: Vec<RelocatableRegion>,
+    /// The page tables to fix when it moves.
+    pub page_tables: Option<PageTableRegion>,
     pub(crate) steps: Vec<Step<'a>>,
 }
 
@@ -233,5 +400,13 @@ impl<'a> LaunchPlan<'a> {
     /// The steps in launch order.
     pub fn steps(&self) -> &[Step<'a>] {
         &self.steps
+    }
+
+    /// The VP contexts in launch order, with their origins.
+    pub fn vp_contexts(&self) -> impl Iterator<Item = (&VpContext<'a>, Origin)> {
+        self.steps.iter().filter_map(|step| match &step.kind {
+            StepKind::VpContext(context) => Some((&**context, step.origin)),
+            _ => None,
+        })
     }
 }

@@ -2,6 +2,7 @@
 //! Initial virtual processor state as images carry it, and its meaning as [`X86State`].
 
 use std::borrow::Cow;
+use x86defs::state::{VARIABLE_MTRRS, gpr};
 use x86defs::{SegmentRegister, TableRegister, X86State};
 
 /// Index of a virtual processor, 0 is the bootstrap processor.
@@ -74,7 +75,10 @@ impl NativeContext {
         state.es = self.data;
         state.fs = self.data;
         state.ss = self.data;
-        state.gs = SegmentRegister { base: self.gs_base, ..self.data };
+        state.gs = SegmentRegister {
+            base: self.gs_base,
+            ..self.data
+        };
         state.cr0 = self.cr0;
         state.cr3 = self.cr3;
         state.cr4 = self.cr4;
@@ -141,4 +145,128 @@ pub struct VbsRegister {
     pub name: VbsRegisterName,
     /// Its value.
     pub value: VbsValue,
+}
+
+impl VbsRegisterName {
+    /// Whether a register of this name can hold `value`, and exists.
+    pub fn accepts(self, value: &VbsValue) -> bool {
+        match self {
+            Self::Gdtr | Self::Idtr => matches!(value, VbsValue::Table(_)),
+            Self::Ds | Self::Es | Self::Fs | Self::Gs | Self::Ss | Self::Cs | Self::Tr => {
+                matches!(value, VbsValue::Segment(_))
+            }
+            Self::MtrrPhysBase(pair) | Self::MtrrPhysMask(pair) => {
+                matches!(value, VbsValue::U64(_)) && usize::from(pair) < VARIABLE_MTRRS
+            }
+            _ => matches!(value, VbsValue::U64(_)),
+        }
+    }
+
+    /// Index into [`x86defs::state::Mtrrs::fixed`] of a fixed MTRR.
+    pub const fn fixed_mtrr_index(self) -> Option<usize> {
+        match self {
+            Self::MtrrFix64k00000 => Some(0),
+            Self::MtrrFix16k80000 => Some(1),
+            Self::MtrrFix4kE0000 => Some(7),
+            Self::MtrrFix4kE8000 => Some(8),
+            Self::MtrrFix4kF0000 => Some(9),
+            Self::MtrrFix4kF8000 => Some(10),
+            _ => None,
+        }
+    }
+}
+
+impl VbsRegister {
+    /// Applies the register over `state`. The builder guarantees that the value's shape fits the name;
+    /// a register that does not fit changes nothing.
+    pub fn apply(&self, state: &mut X86State) {
+        match self.value {
+            VbsValue::Table(value) => match self.name {
+                VbsRegisterName::Gdtr => state.gdtr = value,
+                VbsRegisterName::Idtr => state.idtr = value,
+                _ => {}
+            },
+            VbsValue::Segment(value) => self.apply_segment(state, value),
+            VbsValue::U64(value) => self.apply_u64(state, value),
+        }
+    }
+
+    fn apply_segment(&self, state: &mut X86State, value: SegmentRegister) {
+        let target = match self.name {
+            VbsRegisterName::Ds => &mut state.ds,
+            VbsRegisterName::Es => &mut state.es,
+            VbsRegisterName::Fs => &mut state.fs,
+            VbsRegisterName::Gs => &mut state.gs,
+            VbsRegisterName::Ss => &mut state.ss,
+            VbsRegisterName::Cs => &mut state.cs,
+            VbsRegisterName::Tr => &mut state.tr,
+            _ => return,
+        };
+        *target = value;
+    }
+
+    fn apply_u64(&self, state: &mut X86State, value: u64) {
+        use VbsRegisterName as Name;
+        if let Some(fixed) = self.name.fixed_mtrr_index() {
+            state.mtrr.fixed[fixed] = value;
+            return;
+        }
+        let target = match self.name {
+            Name::Cr0 => &mut state.cr0,
+            Name::Cr3 => &mut state.cr3,
+            Name::Cr4 => &mut state.cr4,
+            Name::Efer => &mut state.efer,
+            Name::Pat => &mut state.pat,
+            Name::Rbp => &mut state.gpr[gpr::RBP],
+            Name::Rip => &mut state.rip,
+            Name::Rsi => &mut state.gpr[gpr::RSI],
+            Name::Rsp => &mut state.gpr[gpr::RSP],
+            Name::R8 => &mut state.gpr[gpr::R8],
+            Name::R9 => &mut state.gpr[gpr::R9],
+            Name::R10 => &mut state.gpr[gpr::R10],
+            Name::R11 => &mut state.gpr[gpr::R11],
+            Name::R12 => &mut state.gpr[gpr::R12],
+            Name::Rflags => &mut state.rflags,
+            Name::MtrrDefType => &mut state.mtrr.def_type,
+            Name::MtrrPhysBase(pair) => match state.mtrr.variable.get_mut(usize::from(pair)) {
+                Some((base, _)) => base,
+                None => return,
+            },
+            Name::MtrrPhysMask(pair) => match state.mtrr.variable.get_mut(usize::from(pair)) {
+                Some((_, mask)) => mask,
+                None => return,
+            },
+            _ => return,
+        };
+        *target = value;
+    }
+}
+
+impl VpState<'_> {
+    /// The state as registers, applied over reset: native contexts and VBS lists. `None` for forms whose
+    /// registers the platform itself loads (VMSA) or that are not x86.
+    pub fn to_x86(&self) -> Option<X86State> {
+        let mut state = X86State::reset();
+        match self {
+            VpState::Native(context) => context.apply(&mut state),
+            VpState::Vbs(registers) => registers.iter().for_each(|register| register.apply(&mut state)),
+            VpState::Vmsa(_) | VpState::Cca(_) => return None,
+        }
+        Some(state)
+    }
+
+    /// Whether the image gives R12: a VBS list names it, even as 0, or a native context holds a non-zero
+    /// value (a native context cannot leave a register out).
+    pub fn gives_r12(&self) -> bool {
+        match self {
+            VpState::Native(context) => context.gpr[gpr::R12] != 0,
+            VpState::Vbs(_) => self.names(VbsRegisterName::R12),
+            VpState::Vmsa(_) | VpState::Cca(_) => true,
+        }
+    }
+
+    /// Whether a VBS list names `register`; false for every other form.
+    pub fn names(&self, register: VbsRegisterName) -> bool {
+        matches!(self, VpState::Vbs(list) if list.iter().any(|r| r.name == register))
+    }
 }
