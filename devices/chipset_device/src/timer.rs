@@ -19,6 +19,8 @@ pub trait TimerClient: Send + Sync {
 struct State {
     due: BTreeSet<(u64, usize)>,
     clients: Vec<Client>,
+    /// Counts changes of the earliest deadline and nudges, so that a sleeper misses none.
+    changes: u64,
 }
 
 struct Client {
@@ -90,21 +92,26 @@ impl TimerQueue {
         }
     }
 
-    /// Blocks until the earliest deadline changes or `limit` passes; the host timer thread's sleep.
-    pub fn wait_changed(&self, seen: Option<u64>, limit: Option<Duration>) {
+    /// The earliest deadline, and a ticket for [`TimerQueue::wait_changed`] that is valid from this look on.
+    pub fn watch(&self) -> (Option<u64>, u64) {
         let s = self.lock();
-        if s.due.first().map(|d| d.0) != seen {
-            return;
-        }
+        (s.due.first().map(|d| d.0), s.changes)
+    }
+
+    /// Blocks until the earliest deadline changed or a nudge came since `ticket` was taken (at once when
+    /// that is the case already), or `limit` passes; the host timer thread's sleep.
+    pub fn wait_changed(&self, ticket: u64, limit: Option<Duration>) {
+        let s = self.lock();
+        let unchanged = |s: &mut State| s.changes == ticket;
         match limit {
-            Some(l) => drop(self.changed.wait_timeout(s, l)),
-            None => drop(self.changed.wait(s)),
+            Some(l) => drop(self.changed.wait_timeout_while(s, l, unchanged)),
+            None => drop(self.changed.wait_while(s, unchanged)),
         }
     }
 
-    /// Wakes a thread in [`TimerQueue::wait_changed`] without changing a deadline.
+    /// Ends a [`TimerQueue::wait_changed`], also one that has not begun yet, without changing a deadline.
     pub fn nudge(&self) {
-        let _s = self.lock();
+        self.lock().changes += 1;
         self.changed.notify_all();
     }
 }
@@ -136,6 +143,7 @@ impl TimerHandle {
             s.due.insert((d, self.slot));
         }
         if s.due.first().copied() != first {
+            s.changes += 1;
             self.queue.changed.notify_all();
         }
     }
@@ -173,5 +181,21 @@ mod tests {
         q.fire_due(1000);
         assert_eq!(c.0.load(Ordering::Relaxed), 1);
         assert_eq!(q.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_nudge_or_an_earlier_deadline_before_the_wait_is_not_lost() {
+        let q = TimerQueue::new();
+        let (_, ticket) = q.watch();
+        q.nudge();
+        q.wait_changed(ticket, None);
+        let (_, ticket) = q.watch();
+        let t = q.timer(0);
+        t.arm(5);
+        q.wait_changed(ticket, None);
+        let (deadline, ticket) = q.watch();
+        assert_eq!(deadline, Some(5));
+        t.arm(5);
+        q.wait_changed(ticket, Some(Duration::from_millis(1)));
     }
 }
