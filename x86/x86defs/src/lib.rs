@@ -12,6 +12,7 @@ pub mod cpuid;
 pub mod msr;
 pub mod paging;
 pub mod state;
+pub mod vmsa;
 
 pub use state::{SegmentAttributes, SegmentRegister, TableRegister, X86State};
 
