@@ -1,2 +1,21 @@
 // SPDX-License-Identifier: MIT
-//! (being written)
+//! Launch digests as folds over a launch plan: SEV, SEV-ES, SEV-SNP, TDX, VBS.
+//!
+//! The same file has several digests, because loaders disagree on order, zero pages, parameter areas and
+//! VMSAs. A [`Profile`] names one reading; [`Profile::Kvm`] is what a launch through KVM really gives and
+//! the default. [`events`] turns a plan into the sequence that a profile submits, and every platform's
+//! digest is a fold over that sequence, so a disagreement can be traced to the first step that differs.
+//!
+//! Always true: pages are hashed from borrowed bytes in bounded batches, so memory stays flat whatever
+//! the size of the file; filling parameter holes never changes a digest.
+//! Not here: reading IGVM (`vm_loaders`), launching (`virt_sev`).
+#![forbid(unsafe_code)]
+
+pub mod events;
+mod fold;
+pub mod kvm_vmsa;
+mod measure;
+mod pages;
+
+pub use events::{Event, Measured, PageClass, Profile};
+pub use measure::{Digest, MeasureError, Measurement, Options, TraceStep, measure, vmsa_issues};

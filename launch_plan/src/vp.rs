@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! Initial virtual processor state as images carry it, and its meaning as [`X86State`].
 
+mod wire;
+
 use std::borrow::Cow;
 use x86defs::state::{VARIABLE_MTRRS, gpr};
 use x86defs::{SegmentRegister, TableRegister, X86State};
