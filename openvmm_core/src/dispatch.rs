@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: MIT
+//! The worker: a tokio task that owns a launched VM and carries out verbs and guest-initiated ends.
+//!
+//! Always true: registers are read and devices are reset only while every VP has left its run call; the
+//! clock runs exactly while VPs may; the first power request of a run wins; a reset launches the same
+//! plan again with fresh host values. Not here: how to launch ([`crate::launch`]), what a verb is called
+//! on a terminal.
+
+use crate::ending::{Cause, Ended, HaltReason};
+use crate::power::PowerPort;
+use crate::registers;
+use crate::rpc::{MAX_MEMORY_READ, MemoryRange, Request, Requests, VerbError};
+use crate::timer_thread::TimerThread;
+use crate::vp_thread::{Event, VpThread};
+use guest_memory::GuestMemory;
+use openvmm_defs::{EndAction, EndActions, GpaRange};
+use std::fmt::Write;
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedReceiver;
+use virt::{Clock, Partition, VpSignals};
+
+/// Most bytes of an error range that a crash report shows.
+const ERROR_RANGE_SHOWN: u64 = 512;
+
+/// The machine around the VPs, as far as the worker is concerned.
+pub(crate) struct Devices {
+    /// Returns all devices to their state after power on.
+    pub(crate) reset: Box<dyn FnMut() + Send>,
+    /// State of all devices, as text.
+    pub(crate) inspect: Box<dyn Fn() -> String + Send>,
+    /// Raises an NMI on the boot processor.
+    pub(crate) nmi: Box<dyn Fn() + Send>,
+}
+
+/// Launches the guest again over zeroed memory and reset devices.
+pub(crate) type Relaunch<'l> = Box<dyn FnMut(&mut dyn Partition) -> anyhow::Result<()> + 'l>;
+
+/// A launched VM, stopped.
+pub(crate) struct Vm<'l> {
+    pub(crate) partition: Box<dyn Partition>,
+    pub(crate) threads: Vec<VpThread>,
+    pub(crate) devices: Devices,
+    pub(crate) memory: GuestMemory,
+    pub(crate) clock: Arc<Clock>,
+    /// `None` when the backend fires deadlines itself.
+    pub(crate) timers: Option<TimerThread>,
+    pub(crate) events: UnboundedReceiver<Event>,
+    pub(crate) power: Arc<PowerPort>,
+    pub(crate) on: EndActions,
+    /// Ranges whose contents survive resets and are shown in crash reports.
+    pub(crate) error_ranges: Vec<GpaRange>,
+    pub(crate) relaunch: Relaunch<'l>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    /// Launched, never run.
+    Created,
+    Running,
+    Paused,
+    /// Ended, inspectable.
+    Halted(HaltReason),
+}
+
+/// Runs the VM until it ends.
+pub(crate) async fn run(vm: Vm<'_>, mut requests: Requests) -> anyhow::Result<Ended> {
+    let signals = vm.partition.signals();
+    let mut worker = Worker { vm, signals, state: State::Created, in_guest: 0, cause: None };
+    let ended = worker.serve(&mut requests).await;
+    // Whatever happened, no VP may run on while the process winds down.
+    let stopped = worker.quiesce().await;
+    worker.vm.threads.drain(..).for_each(VpThread::join);
+    let ended = ended?;
+    stopped?;
+    Ok(ended)
+}
+
+struct Worker<'l> {
+    vm: Vm<'l>,
+    signals: Arc<VpSignals>,
+    state: State,
+    /// Threads inside their run call.
+    in_guest: usize,
+    /// Why the guest stopped by itself; the first cause of a run.
+    cause: Option<Cause>,
+}
+
+impl Worker<'_> {
+    async fn serve(&mut self, requests: &mut Requests) -> anyhow::Result<Ended> {
+        loop {
+            let ended = tokio::select! {
+                biased;
+                Some(event) = self.vm.events.recv() => {
+                    self.note(event)?;
+                    let was_running = self.quiesce().await?;
+                    self.go_on(was_running).await?
+                }
+                request = requests.recv() => match request {
+                    // Nobody is left who could ask for anything.
+                    None => Some(Ended::stopped(0)),
+                    Some(request) => self.carry_out(request).await?,
+                },
+            };
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Takes in what a thread or device said.
+    fn note(&mut self, event: Event) -> anyhow::Result<()> {
+        let cause = match event {
+            Event::Died(vps) => {
+                // Its run call will never return.
+                self.in_guest = self.in_guest.saturating_sub(1);
+                let (first, end) = (vps.start, vps.end);
+                anyhow::bail!("the thread of vps {first}..{end} died; this is a bug in openvmm, see the message above");
+            }
+            Event::Power(request) => Some(Cause::from(request)),
+            Event::Stopped(result) => {
+                self.in_guest = self.in_guest.saturating_sub(1);
+                Cause::of_stop(result)
+            }
+        };
+        if self.cause.is_none() {
+            self.cause = cause;
+        }
+        Ok(())
+    }
+
+    /// Waits until no VP is in the guest and stops the clock. Says whether the guest was running.
+    async fn quiesce(&mut self) -> anyhow::Result<bool> {
+        self.signals.set_stop(true);
+        while self.in_guest > 0 {
+            match self.vm.events.recv().await {
+                Some(event) => self.note(event)?,
+                None => anyhow::bail!("the vp threads are gone"),
+            }
+        }
+        if let Some(timers) = &self.vm.timers {
+            timers.set_running(false);
+        }
+        self.vm.clock.stop();
+        let was_running = self.state == State::Running;
+        if was_running {
+            self.state = State::Paused;
+        }
+        Ok(was_running)
+    }
+
+    fn enter_guest(&mut self) {
+        self.vm.power.rearm();
+        self.signals.set_stop(false);
+        self.vm.clock.start();
+        if let Some(timers) = &self.vm.timers {
+            timers.set_running(true);
+        }
+        self.in_guest = self.vm.threads.len();
+        self.vm.threads.iter().for_each(VpThread::run);
+        self.state = State::Running;
+    }
+
+    /// Follows up on why the guest stopped by itself, or lets it run on if it ran. `Some` ends the VM.
+    async fn go_on(&mut self, was_running: bool) -> anyhow::Result<Option<Ended>> {
+        let reason = match self.cause.take() {
+            Some(Cause::Host(error)) => return Err(error.into()),
+            Some(Cause::Guest(reason)) => reason,
+            None => {
+                if was_running {
+                    self.enter_guest();
+                }
+                return Ok(None);
+            }
+        };
+        match &reason {
+            HaltReason::Crash(how) => tracing::error!("{}", self.crash_report(how).await?),
+            _ => tracing::info!("{reason}"),
+        }
+        match action(&reason, &self.vm.on) {
+            EndAction::Exit(code) => return Ok(Some(Ended { code, reason })),
+            EndAction::Halt => {
+                tracing::warn!("{reason}; the vm is halted and stays open to inspection");
+                self.state = State::Halted(reason);
+            }
+            EndAction::Reset => {
+                self.reset().await?;
+                if was_running {
+                    self.enter_guest();
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn carry_out(&mut self, request: Request) -> anyhow::Result<Option<Ended>> {
+        match request {
+            Request::Start(call) | Request::Resume(call) => call.answer(self.resume()),
+            Request::Pause(call) => {
+                let answer = self.may_pause();
+                self.quiesce().await?;
+                call.answer(answer);
+                return self.go_on(false).await;
+            }
+            Request::Reset(call) => {
+                let runs_after = matches!(self.state, State::Running | State::Halted(_));
+                self.quiesce().await?;
+                self.cause = None;
+                self.reset().await?;
+                if runs_after {
+                    self.enter_guest();
+                }
+                call.answer(Ok(()));
+            }
+            Request::Nmi(call) => {
+                (self.vm.devices.nmi)();
+                call.answer(Ok(()));
+            }
+            Request::Inspect(call) => {
+                let state = self.state.clone();
+                let was_running = self.quiesce().await?;
+                let text = self.inspect(&state).await?;
+                call.answer(Ok(text));
+                return self.go_on(was_running).await;
+            }
+            Request::Dump(call) => {
+                let was_running = self.quiesce().await?;
+                let text = self.dump().await?;
+                call.answer(Ok(text));
+                return self.go_on(was_running).await;
+            }
+            Request::ReadMemory(call) => {
+                let answer = self.read_memory(call.input);
+                call.answer(answer);
+            }
+            Request::Stop(call) => {
+                let code = call.input;
+                call.answer(Ok(()));
+                return Ok(Some(Ended::stopped(code)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn resume(&mut self) -> Result<(), VerbError> {
+        match &self.state {
+            State::Running => Err(VerbError::Running),
+            State::Halted(reason) => Err(VerbError::Halted(reason.to_string())),
+            State::Created | State::Paused => {
+                self.enter_guest();
+                Ok(())
+            }
+        }
+    }
+
+    fn may_pause(&self) -> Result<(), VerbError> {
+        match &self.state {
+            State::Running => Ok(()),
+            State::Halted(reason) => Err(VerbError::Halted(reason.to_string())),
+            State::Created | State::Paused => Err(VerbError::Paused),
+        }
+    }
+
+    /// Devices, memory and VPs as after a launch. The guest is stopped before and after.
+    async fn reset(&mut self) -> anyhow::Result<()> {
+        (self.vm.devices.reset)();
+        (self.vm.relaunch)(&mut *self.vm.partition)?;
+        for thread in &self.vm.threads {
+            thread.reset().await?;
+        }
+        if self.state != State::Created {
+            self.state = State::Paused;
+        }
+        Ok(())
+    }
+
+    fn read_memory(&self, range: MemoryRange) -> Result<Vec<u8>, VerbError> {
+        if range.len > MAX_MEMORY_READ {
+            return Err(VerbError::TooLong(range.len));
+        }
+        let mut bytes = vec![0; range.len as usize];
+        self.vm.memory.read(range.gpa, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    async fn inspect(&self, state: &State) -> anyhow::Result<String> {
+        let mut text = match state {
+            State::Created => "created, not started".to_owned(),
+            State::Running => "running".to_owned(),
+            State::Paused => "paused".to_owned(),
+            State::Halted(reason) => format!("halted: {reason}"),
+        };
+        let _ = write!(text, "\nclock {:.6} s\n", self.vm.clock.now() as f64 / 1e9);
+        for region in self.vm.memory.regions() {
+            let _ = writeln!(text, "ram {}", GpaRange::new(region.gpa, region.len));
+        }
+        for thread in &self.vm.threads {
+            for vp in thread.vps() {
+                let _ = writeln!(text, "vp {vp} rip {:#x}", thread.state(vp).await?.rip);
+            }
+        }
+        text += &(self.vm.devices.inspect)();
+        Ok(text)
+    }
+
+    async fn dump(&self) -> anyhow::Result<String> {
+        let mut text = String::new();
+        for thread in &self.vm.threads {
+            for vp in thread.vps() {
+                text += &registers::describe(vp, &thread.state(vp).await?, &self.vm.memory);
+            }
+        }
+        Ok(text)
+    }
+
+    async fn crash_report(&self, how: &str) -> anyhow::Result<String> {
+        let mut text = format!("the guest has crashed: {how}\n{}", self.dump().await?);
+        for range in &self.vm.error_ranges {
+            text += &error_range(range, &self.vm.memory);
+        }
+        Ok(text.trim_end().to_owned())
+    }
+}
+
+/// What to do about an end. A test exit always ends the process: its code is what the test waits for.
+fn action(reason: &HaltReason, on: &EndActions) -> EndAction {
+    match reason {
+        HaltReason::TestExit(code) => EndAction::Exit(*code),
+        HaltReason::Shutdown => on.shutdown,
+        HaltReason::Reset => on.reset,
+        HaltReason::Crash(_) => on.crash,
+        HaltReason::Stopped => EndAction::Exit(0),
+    }
+}
+
+/// What the guest left in an error range, without the zeros at its end.
+fn error_range(range: &GpaRange, memory: &GuestMemory) -> String {
+    let mut bytes = vec![0; range.len.min(ERROR_RANGE_SHOWN) as usize];
+    if let Err(error) = memory.read(range.gpa, &mut bytes) {
+        return format!("error range {range}: {error}\n");
+    }
+    let used = bytes.iter().rposition(|&b| b != 0).map_or(0, |at| at + 1);
+    if used == 0 {
+        return format!("error range {range} is empty\n");
+    }
+    let mut text = format!("error range {range}:\n");
+    for (row, chunk) in (0u64..).zip(bytes[..used].chunks(16)) {
+        let _ = writeln!(text, "  {:#x}: {}", range.gpa + row * 16, registers::hex(chunk));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

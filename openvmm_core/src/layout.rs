@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+//! Where RAM and MMIO gaps are, from the configuration.
+//!
+//! Always true: RAM starts at 0, is split around the machine's gap below 4 GiB and continues at 4 GiB;
+//! everything fits the guest's physical address width. Not here: whether a guest image fits the RAM
+//! ([`crate::fit`]), what the devices in the gaps are.
+
+use launch_plan::size_text;
+use openvmm_defs::{Config, GpaRange, Machine, MemoryLayout};
+
+/// First byte above 32-bit addresses.
+pub(crate) const FOUR_GIB: u64 = 1 << 32;
+/// Least RAM: what real mode code can address.
+const LEAST_RAM: u64 = 1 << 20;
+/// Top of the MMIO gap on machines whose firmware lives just below 4 GiB (the last 16 MiB).
+const FIRMWARE_WINDOW: u64 = 0xFF00_0000;
+/// xAPIC ids are 8 bits and 255 is the broadcast (SDM volume 3, section 11.4.6).
+const XAPIC_VPS: u32 = 255;
+
+/// A configuration that no machine can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum LayoutError {
+    #[error("-m {}: a guest needs at least {}", size_text(*.0), size_text(LEAST_RAM))]
+    TooSmall(u64),
+    #[error("-m {0:#x} bytes is not a multiple of 4 KiB")]
+    NotPages(u64),
+    #[error(
+        "-m {}: ram would end at gpa {end:#x}, beyond the {bits} physical address bits of this guest; at most -m {} fits",
+        size_text(*.size),
+        size_text(*.most)
+    )]
+    TooLarge { size: u64, end: u64, bits: u8, most: u64 },
+    #[error("-p 0: a guest needs at least one processor")]
+    NoProcessor,
+    #[error("-p {count}: without x2apic, which this hypervisor does not offer, a guest has at most {XAPIC_VPS} processors")]
+    TooManyProcessors { count: u32 },
+}
+
+/// What the hypervisor contributes to the layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostLimits {
+    /// Guest physical address width in bits.
+    pub phys_bits: u8,
+    /// APIC ids above 254 work.
+    pub x2apic: bool,
+}
+
+impl HostLimits {
+    /// The limits that a plan is shown for when there is no hypervisor to ask (`--dry-run`).
+    pub const ASSUMED: Self = Self { phys_bits: 46, x2apic: false };
+}
+
+impl From<virt::Capabilities> for HostLimits {
+    fn from(c: virt::Capabilities) -> Self {
+        Self { phys_bits: c.phys_bits, x2apic: c.x2apic }
+    }
+}
+
+/// Decides the layout of `config` on `machine`.
+pub fn resolve(config: &Config, machine: Machine, limits: HostLimits) -> Result<MemoryLayout, LayoutError> {
+    let size = config.memory;
+    if size < LEAST_RAM {
+        return Err(LayoutError::TooSmall(size));
+    }
+    if !size.is_multiple_of(4096) {
+        return Err(LayoutError::NotPages(size));
+    }
+    let count = config.processors;
+    if count == 0 {
+        return Err(LayoutError::NoProcessor);
+    }
+    if count > XAPIC_VPS && !limits.x2apic {
+        return Err(LayoutError::TooManyProcessors { count });
+    }
+    let ram = split_ram(size, machine, limits.phys_bits)?;
+    Ok(MemoryLayout {
+        machine,
+        ram,
+        low_mmio: low_mmio(machine),
+        // Nothing lives above RAM: VMBus and PCIe BARs come with their machines.
+        high_mmio: GpaRange::default(),
+        root_complexes: Vec::new(),
+        phys_bits: limits.phys_bits,
+        vp_count: count,
+    })
+}
+
+fn split_ram(size: u64, machine: Machine, bits: u8) -> Result<Vec<GpaRange>, LayoutError> {
+    let limit = machine.low_ram_limit();
+    let low = size.min(limit);
+    let high = size - low;
+    let space = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
+    let end = if high == 0 { low } else { FOUR_GIB.saturating_add(high) };
+    if end > space {
+        let most = if space > FOUR_GIB { limit + (space - FOUR_GIB) } else { space.min(limit) };
+        return Err(LayoutError::TooLarge { size, end, bits, most });
+    }
+    let mut ram = vec![GpaRange::new(0, low)];
+    if high != 0 {
+        ram.push(GpaRange::new(FOUR_GIB, high));
+    }
+    Ok(ram)
+}
+
+/// The gap below 4 GiB. Microsoft's firmware is told of all of it (uefi-launch 3.7); on the other
+/// machines the last 16 MiB are where images put firmware, so no device is there.
+fn low_mmio(machine: Machine) -> GpaRange {
+    let start = machine.low_ram_limit();
+    let end = match machine {
+        Machine::HyperV => FOUR_GIB,
+        Machine::Plain | Machine::Linux | Machine::Ovmf => FIRMWARE_WINDOW,
+    };
+    GpaRange::new(start, end - start)
+}
+
+#[cfg(test)]
+mod tests;

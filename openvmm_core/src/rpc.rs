@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+//! The typed verbs that drive a running VM, over tokio channels.
+//!
+//! Always true: each verb has one request type and one answer type; a client may live on any thread and
+//! blocks only for its own answer. Not here: what the verbs do ([`crate::dispatch`]).
+
+use guest_memory::MemoryError;
+use tokio::sync::{mpsc, oneshot};
+
+/// Most bytes that one memory read returns.
+pub const MAX_MEMORY_READ: u64 = 1 << 20;
+
+/// A verb was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum VerbError {
+    #[error("the guest is running already")]
+    Running,
+    #[error("the guest is paused already")]
+    Paused,
+    #[error("the guest has ended ({0}); reset starts it again")]
+    Halted(String),
+    #[error("a read of {0:#x} bytes is more than {MAX_MEMORY_READ:#x}")]
+    TooLong(u64),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error("the vm is gone")]
+    Gone,
+}
+
+/// One call: what is asked, and where the answer goes.
+#[derive(Debug)]
+pub(crate) struct Call<I, O> {
+    pub(crate) input: I,
+    reply: oneshot::Sender<O>,
+}
+
+impl<I, O> Call<I, O> {
+    /// Answers; a client that has gone away does not mind.
+    pub(crate) fn answer(self, output: O) {
+        let _ = self.reply.send(output);
+    }
+}
+
+type Verb<I, O> = Call<I, Result<O, VerbError>>;
+
+/// What a client can ask.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Start(Verb<(), ()>),
+    Pause(Verb<(), ()>),
+    Resume(Verb<(), ()>),
+    Reset(Verb<(), ()>),
+    Nmi(Verb<(), ()>),
+    Inspect(Verb<(), String>),
+    ReadMemory(Verb<MemoryRange, Vec<u8>>),
+    Dump(Verb<(), String>),
+    /// Ends the VM with this exit code.
+    Stop(Verb<u8, ()>),
+}
+
+/// Bytes to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MemoryRange {
+    pub(crate) gpa: u64,
+    pub(crate) len: u64,
+}
+
+/// The worker's end.
+pub(crate) type Requests = mpsc::Receiver<Request>;
+
+/// Drives a VM from another thread. Clones drive the same VM.
+#[derive(Debug, Clone)]
+pub struct VmClient {
+    requests: mpsc::Sender<Request>,
+}
+
+impl VmClient {
+    /// A client and the worker's end.
+    pub(crate) fn new() -> (Self, Requests) {
+        let (requests, worker) = mpsc::channel(8);
+        (Self { requests }, worker)
+    }
+
+    /// Lets the guest run for the first time.
+    pub fn start(&self) -> Result<(), VerbError> {
+        self.call((), Request::Start)
+    }
+
+    /// Stops all VPs and the clock.
+    pub fn pause(&self) -> Result<(), VerbError> {
+        self.call((), Request::Pause)
+    }
+
+    /// Continues after a pause, or starts a VM that was created paused.
+    pub fn resume(&self) -> Result<(), VerbError> {
+        self.call((), Request::Resume)
+    }
+
+    /// Launches the guest again: same GUID, fresh entropy.
+    pub fn reset(&self) -> Result<(), VerbError> {
+        self.call((), Request::Reset)
+    }
+
+    /// Raises an NMI on the boot processor.
+    pub fn nmi(&self) -> Result<(), VerbError> {
+        self.call((), Request::Nmi)
+    }
+
+    /// State of the VM and its devices, as text.
+    pub fn inspect(&self) -> Result<String, VerbError> {
+        self.call((), Request::Inspect)
+    }
+
+    /// Guest RAM, at most [`MAX_MEMORY_READ`] bytes.
+    pub fn read_memory(&self, gpa: u64, len: u64) -> Result<Vec<u8>, VerbError> {
+        self.call(MemoryRange { gpa, len }, Request::ReadMemory)
+    }
+
+    /// Registers of all VPs and the code at their instruction pointers, as text.
+    pub fn dump(&self) -> Result<String, VerbError> {
+        self.call((), Request::Dump)
+    }
+
+    /// Ends the VM; the process is to exit with `code`.
+    pub fn stop(&self, code: u8) -> Result<(), VerbError> {
+        self.call(code, Request::Stop)
+    }
+
+    fn call<I, O>(&self, input: I, request: fn(Verb<I, O>) -> Request) -> Result<O, VerbError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.blocking_send(request(Call { input, reply })).map_err(|_| VerbError::Gone)?;
+        answer.blocking_recv().map_err(|_| VerbError::Gone)?
+    }
+}
