@@ -3,6 +3,7 @@
 
 use chipset_device::VpIndex;
 use guest_memory::{GuestMemory, MemoryError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use x86defs::X86State;
 
 /// A launch step failed.
@@ -35,27 +36,32 @@ pub trait LaunchTarget {
 }
 
 /// The launch of a guest that is not isolated: plain writes to RAM that is zero already, and remembered
-/// register states. Shared by the backends that run such guests.
+/// register states. Shared by the backends that run such guests. Clones share the states: the partition
+/// hands one to the launch and one to each runner.
 #[derive(Debug, Clone)]
 pub struct PlainLaunch {
     memory: GuestMemory,
-    states: Vec<Option<X86State>>,
+    states: Arc<Mutex<Vec<Option<X86State>>>>,
 }
 
 impl PlainLaunch {
     /// A launch of `vp_count` VPs over `memory`.
     pub fn new(memory: GuestMemory, vp_count: u32) -> Self {
-        Self { memory, states: vec![None; vp_count as usize] }
+        Self { memory, states: Arc::new(Mutex::new(vec![None; vp_count as usize])) }
     }
 
     /// The state that the launch gave `vp`; `None` means reset state for the BSP, wait-for-SIPI for an AP.
     pub fn state(&self, vp: VpIndex) -> Option<X86State> {
-        self.states.get(vp as usize).copied().flatten()
+        self.lock().get(vp as usize).copied().flatten()
     }
 
     /// Forgets the states of an earlier launch.
     pub fn restart(&mut self) {
-        self.states.fill(None);
+        self.lock().fill(None);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<X86State>>> {
+        self.states.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -75,8 +81,9 @@ impl LaunchTarget for PlainLaunch {
     }
 
     fn vp_state(&mut self, vp: VpIndex, state: &X86State) -> Result<(), LaunchError> {
-        let count = self.states.len() as u32;
-        let slot = self.states.get_mut(vp as usize).ok_or(LaunchError::NoSuchVp { vp, count })?;
+        let mut states = self.lock();
+        let count = states.len() as u32;
+        let slot = states.get_mut(vp as usize).ok_or(LaunchError::NoSuchVp { vp, count })?;
         *slot = Some(*state);
         Ok(())
     }
