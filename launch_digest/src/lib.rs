@@ -13,9 +13,12 @@
 
 pub mod events;
 mod fold;
+pub mod id_block;
 pub mod kvm_vmsa;
+mod launch_measure;
 mod measure;
 mod pages;
 
 pub use events::{Event, Measured, PageClass, Profile};
+pub use launch_measure::{MeasureContext, launch_measure};
 pub use measure::{Digest, MeasureError, Measurement, Options, TraceStep, measure, vmsa_issues};
