@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+//! `cargo xtask ci`: exactly what CI runs, as stages.
+
+use crate::command::{Cmd, installed};
+use crate::stages::Stages;
+use crate::{check, soak, test, tools};
+use anyhow::Result;
+
+/// Runs every stage; the table at the end has their times.
+pub(crate) fn run() -> Result<()> {
+    let mut stages = Stages::default();
+    stages.run("format", || Cmd::cargo(["fmt", "--all", "--check"]).run());
+    stages.run("laws", check::run);
+    stages.run("cargo deny", deny);
+    stages.run("clippy", || {
+        Cmd::cargo([
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])
+        .run()
+    });
+    stages.run("documentation", || {
+        Cmd::cargo([
+            "doc",
+            "--locked",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .run()
+    });
+    stages.run("tools", || {
+        tools::install();
+        Ok(())
+    });
+    stages.run("programs", test::build_programs);
+    stages.run("documentation tests", test::doc_tests);
+    stages.run("unit tests", || {
+        test::run_tests(&scope(&["--workspace", "--exclude", "vmm_tests"]))
+    });
+    stages.run("end-to-end tests", || {
+        test::run_tests(&scope(&["--package", "vmm_tests"]))
+    });
+    stages.run("soaks at 1/100", soak::run_reduced);
+    stages.finish()
+}
+
+fn scope(args: &[&str]) -> Vec<String> {
+    args.iter().map(|&arg| arg.to_owned()).collect()
+}
+
+/// `cargo deny`, where it is installed; the laws check licences without it.
+fn deny() -> Result<()> {
+    if installed("cargo-deny") {
+        Cmd::cargo(["deny", "check", "licenses", "bans", "sources"]).run()
+    } else {
+        println!("cargo-deny is not installed; the licence law has checked the licences");
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT
+//! `cargo xtask soak` and `fuzz`: long runs of generated cases, in chunks.
+//!
+//! Always true: a case depends on the seed and its number only, so a failure is repeated by the command
+//! that is printed with it; after each chunk the state is in `target/soak/NAME.json`, and an interrupted
+//! soak goes on from there. Not here: the cases (each soak is an example program of the crate it tests,
+//! taking `--seed`, `--first` and `--count`).
+
+use crate::command::Cmd;
+use crate::workspace;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+/// One soak.
+struct Soak {
+    name: &'static str,
+    about: &'static str,
+    package: &'static str,
+    example: &'static str,
+    /// Cases of a full run; CI runs a hundredth.
+    count: u64,
+    /// Cases between two saved states.
+    chunk: u64,
+}
+
+const SOAKS: &[Soak] = &[Soak {
+    name: "mutate",
+    about: "mutated IGVM files through reader, plan and bind: no panic, no large allocation",
+    package: "vm_loaders",
+    example: "soak_mutate",
+    count: 10_000_000,
+    chunk: 100_000,
+}];
+
+/// The seed that a soak uses unless told otherwise, so that CI is reproducible.
+const SEED: u64 = 0x1672_1234;
+
+/// Options of `soak`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which soak; without it, the soaks are listed.
+    name: Option<String>,
+    /// Number of cases instead of the full count.
+    #[arg(long)]
+    count: Option<u64>,
+    /// Seed instead of the fixed one.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Begins anew even if an earlier run was interrupted.
+    #[arg(long)]
+    restart: bool,
+}
+
+/// Options of `fuzz`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FuzzArgs {
+    /// Which soak's cases.
+    #[arg(default_value = "mutate")]
+    name: String,
+    /// How long.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+}
+
+/// How far a soak is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    seed: u64,
+    count: u64,
+    done: u64,
+}
+
+/// Runs one soak, or lists them.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let Some(name) = &args.name else {
+        for soak in SOAKS {
+            println!("{:<10} {:>10} cases  {}", soak.name, soak.count, soak.about);
+        }
+        return Ok(());
+    };
+    let soak = find(name)?;
+    let count = args.count.unwrap_or(soak.count);
+    let wanted = State {
+        seed: args.seed.unwrap_or(SEED),
+        count,
+        done: 0,
+    };
+    let path = state_path(soak);
+    let state = if args.restart {
+        wanted
+    } else {
+        resumed(wanted, std::fs::read_to_string(&path).ok())
+    };
+    if state.done > 0 {
+        println!(
+            "soak {}: going on after {} of {} cases",
+            soak.name, state.done, state.count
+        );
+    }
+    run_from(soak, state)
+}
+
+/// A hundredth of every soak, from the beginning.
+pub(crate) fn run_reduced() -> Result<()> {
+    SOAKS.iter().try_for_each(|soak| {
+        run_from(
+            soak,
+            State {
+                seed: SEED,
+                count: soak.count / 100,
+                done: 0,
+            },
+        )
+    })
+}
+
+/// Chunks with seeds of the clock until the time is up.
+pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
+    let soak = find(&args.name)?;
+    let limit = Duration::from_secs(args.minutes.saturating_mul(60));
+    let start = Instant::now();
+    while start.elapsed() < limit {
+        let seed = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)?
+            .as_nanos() as u64;
+        run_chunk(soak, seed, 0, soak.chunk)?;
+    }
+    Ok(())
+}
+
+fn find(name: &str) -> Result<&'static Soak> {
+    let names: Vec<_> = SOAKS.iter().map(|soak| soak.name).collect();
+    SOAKS
+        .iter()
+        .find(|soak| soak.name == name)
+        .with_context(|| format!("there is no soak {name}; there are: {}", names.join(", ")))
+}
+
+fn state_path(soak: &Soak) -> PathBuf {
+    workspace::target_dir()
+        .join("soak")
+        .join(soak.name)
+        .with_extension("json")
+}
+
+/// The saved state if it belongs to the run that is wanted and is not complete.
+fn resumed(wanted: State, saved: Option<String>) -> State {
+    let saved = saved.and_then(|text| serde_json::from_str::<State>(&text).ok());
+    saved
+        .filter(|saved| saved.seed == wanted.seed && saved.count == wanted.count && saved.done < saved.count)
+        .unwrap_or(wanted)
+}
+
+fn run_from(soak: &Soak, mut state: State) -> Result<()> {
+    println!(
+        "soak {}: {} cases, seed {:#x}",
+        soak.name, state.count, state.seed
+    );
+    let path = state_path(soak);
+    let folder = path.parent().unwrap_or(&path);
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let start = Instant::now();
+    while state.done < state.count {
+        let count = soak.chunk.min(state.count - state.done);
+        run_chunk(soak, state.seed, state.done, count)?;
+        state.done += count;
+        std::fs::write(&path, serde_json::to_string(&state)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    println!(
+        "soak {}: {} cases passed in {:.0} s",
+        soak.name,
+        state.count,
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn run_chunk(soak: &Soak, seed: u64, first: u64, count: u64) -> Result<()> {
+    let cmd = Cmd::cargo([
+        "run",
+        "--locked",
+        "--quiet",
+        "--release",
+        "--package",
+        soak.package,
+    ])
+    .args(["--example", soak.example, "--"])
+    .args([
+        "--seed",
+        &seed.to_string(),
+        "--first",
+        &first.to_string(),
+        "--count",
+        &count.to_string(),
+    ]);
+    let text = cmd.text().to_owned();
+    if let Err(error) = cmd.run() {
+        bail!("soak {} failed; repeat with `{text}`: {error:#}", soak.name);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: State = State {
+        seed: 7,
+        count: 100,
+        done: 0,
+    };
+
+    #[test]
+    fn interrupted_soak_goes_on() {
+        let saved = Some(r#"{"seed":7,"count":100,"done":40}"#.to_owned());
+        assert_eq!(resumed(WANTED, saved).done, 40);
+    }
+
+    #[test]
+    fn other_seed_other_count_complete_or_unreadable_state_begins_anew() {
+        for saved in [
+            r#"{"seed":8,"count":100,"done":40}"#,
+            r#"{"seed":7,"count":99,"done":40}"#,
+            r#"{"seed":7,"count":100,"done":100}"#,
+            "{",
+        ] {
+            assert_eq!(resumed(WANTED, Some(saved.to_owned())), WANTED, "{saved}");
+        }
+        assert_eq!(resumed(WANTED, None), WANTED);
+    }
+
+    #[test]
+    fn unknown_soak_lists_the_known_ones() {
+        let error = find("nothing").err().unwrap();
+        assert_eq!(error.to_string(), "there is no soak nothing; there are: mutate");
+    }
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+//! Programs that tests compare us with, installed where that is possible.
+//!
+//! Always true: installing twice does nothing the second time; a program that cannot be had is said so
+//! and the tests that need it skip with that reason. Debian packages need root; everything else goes
+//! into `tools` below the target directory.
+
+use crate::command::{Cmd, installed};
+use crate::workspace;
+use std::path::PathBuf;
+
+/// A Debian package and the file that shows that it is installed.
+const DEBIAN: &[(&str, &str)] = &[
+    ("device-tree-compiler", "/usr/bin/dtc"),
+    ("acpica-tools", "/usr/bin/iasl"),
+    ("ovmf", "/usr/share/OVMF/OVMF_CODE.fd"),
+];
+
+/// The crate that holds `igvm-wrap` and `igvm-inspect`, at the version that the tests were written for.
+const VIRTFW: (&str, &str) = ("virtfw-igvm-tools", "0.2.6");
+
+/// Where programs from crates.io go.
+pub(crate) fn cargo_root() -> PathBuf {
+    workspace::target_dir().join("tools")
+}
+
+/// Installs what is missing; prints what stays missing.
+pub(crate) fn install() {
+    install_debian();
+    install_virtfw();
+}
+
+fn install_debian() {
+    let missing: Vec<&str> = DEBIAN
+        .iter()
+        .filter(|(_, file)| !std::path::Path::new(file).exists())
+        .map(|(package, _)| *package)
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    if !installed("apt-get") {
+        println!(
+            "tools: no apt-get here; tests that need {} skip",
+            missing.join(", ")
+        );
+        return;
+    }
+    let fresh = apt(&["update", "--quiet"]);
+    let install = [
+        &["install", "--quiet", "--yes", "--no-install-recommends"],
+        &missing[..],
+    ]
+    .concat();
+    if let Err(error) = fresh.and_then(|()| apt(&install)) {
+        println!("tools: {error:#}; tests that need {} skip", missing.join(", "));
+    }
+}
+
+/// `apt-get`, through `sudo` where that needs no password.
+fn apt(args: &[&str]) -> anyhow::Result<()> {
+    let by_sudo = installed("sudo") && !is_root();
+    let (program, lead): (&str, &[&str]) = if by_sudo {
+        ("sudo", &["-n", "apt-get"])
+    } else {
+        ("apt-get", &[])
+    };
+    Cmd::new(program, lead)
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .run()
+}
+
+fn is_root() -> bool {
+    Cmd::new("id", ["-u"]).output().is_ok_and(|id| id.trim() == "0")
+}
+
+fn install_virtfw() {
+    let root = cargo_root();
+    if root.join("bin/igvm-wrap").exists() && root.join("bin/igvm-inspect").exists() {
+        return;
+    }
+    let (name, version) = VIRTFW;
+    let built = Cmd::cargo(["install", "--quiet", "--locked", name, "--version", version])
+        .args(["--root", &root.display().to_string()])
+        .args(["--target-dir", &root.join("build").display().to_string()])
+        .run();
+    if let Err(error) = built {
+        println!("tools: {error:#}; tests that need igvm-wrap or igvm-inspect skip");
+    }
+}
