@@ -1,2 +1,24 @@
 // SPDX-License-Identifier: MIT
-//! (being written)
+//! The devices that every PC-like machine has, the bus that finds them, and the machines made of them.
+//!
+//! Always true: no hypervisor and no guest memory is named here; a VP reaches everything through
+//! [`Chipset`]'s [`chipset_device::VpBus`]; guest accesses never panic. Locks are taken in the order
+//! device, interrupt router, IO-APIC or 8259, local APIC, timer queue, and none is held while a power
+//! request or a wake is acted on.
+//! Not here: PCI functions (crate `pci`), virtio, Hyper-V and UEFI devices.
+#![forbid(unsafe_code)]
+
+mod bus;
+pub mod lapic;
+pub mod pm;
+pub mod reset;
+pub mod uart;
+
+pub use bus::{BusError, Chipset, ChipsetBuilder, MmioWindow, PortWidth, PortWindow};
+
+use std::sync::{Mutex, MutexGuard};
+
+/// Locks `mutex`; a panic in another thread while it was held does not take this one down as well.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}

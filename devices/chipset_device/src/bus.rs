@@ -70,3 +70,24 @@ pub trait VpBus: Send + Sync {
     /// MOV to CR8.
     fn set_cr8(&self, vp: VpIndex, value: u8);
 }
+
+/// Gets a virtual processor's attention; a backend's signal table is one. Called with device locks held,
+/// so it must not call back into a device.
+pub trait VpWake: Send + Sync {
+    /// Makes `vp` poll its events soon. Unknown indexes are ignored.
+    fn wake(&self, vp: VpIndex);
+}
+
+/// Owner of a range of MSR numbers. Called from every VP's thread.
+pub trait MsrHandler: Send + Sync {
+    /// RDMSR; `None` raises #GP.
+    fn msr_read(&self, vp: VpIndex, msr: u32) -> Option<u64>;
+    /// WRMSR; `false` raises #GP.
+    fn msr_write(&self, vp: VpIndex, msr: u32, value: u64) -> bool;
+    /// Returns all volatile state to what it is after power on.
+    fn reset(&self);
+    /// State for `inspect`, as lines of `name value`.
+    fn inspect(&self) -> String {
+        String::new()
+    }
+}

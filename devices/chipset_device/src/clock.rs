@@ -36,13 +36,21 @@ pub struct Clock {
 impl Clock {
     /// A clock that follows the host, created stopped.
     pub fn host() -> Self {
-        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-        Self { source: Source::Host(Mutex::new(HostTime { base: 0, since: None })), epoch }
+        let epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_nanos() as u64);
+        Self {
+            source: Source::Host(Mutex::new(HostTime { base: 0, since: None })),
+            epoch,
+        }
     }
 
     /// A clock that only [`Clock::advance_to`] moves; its wall time starts at 2026-01-01.
     pub fn deterministic() -> Self {
-        Self { source: Source::Counter(AtomicU64::new(0)), epoch: DETERMINISTIC_EPOCH_SECONDS * 1_000_000_000 }
+        Self {
+            source: Source::Counter(AtomicU64::new(0)),
+            epoch: DETERMINISTIC_EPOCH_SECONDS * 1_000_000_000,
+        }
     }
 
     /// Whether time is a counter rather than the host's.

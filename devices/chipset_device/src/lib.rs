@@ -14,11 +14,11 @@ mod line;
 mod power;
 mod timer;
 
-pub use bus::{Device, MmioDevice, PortDevice, VpBus, VpEvents};
+pub use bus::{Device, MmioDevice, MsrHandler, PortDevice, VpBus, VpEvents, VpWake};
 pub use clock::Clock;
 pub use line::{InterruptLine, LineTarget, MsiTarget};
 pub use power::{PowerRequest, PowerSink};
-pub use timer::{TimerClient, TimerHandle, TimerQueue};
+pub use timer::{Timed, TimerClient, TimerHandle, TimerQueue};
 
 /// Index of a virtual processor; 0 is the bootstrap processor.
 pub type VpIndex = u32;

@@ -25,11 +25,17 @@ pub struct InterruptLine {
 impl InterruptLine {
     /// A wire to input `line` of `target`.
     pub fn new(target: Arc<dyn LineTarget>, line: u32) -> Self {
-        Self { target: Some(target), line }
+        Self {
+            target: Some(target),
+            line,
+        }
     }
     /// A wire to nowhere.
     pub fn unconnected() -> Self {
-        Self { target: None, line: 0 }
+        Self {
+            target: None,
+            line: 0,
+        }
     }
     /// Drives the wire.
     pub fn set(&self, level: bool) {
@@ -46,6 +52,15 @@ impl InterruptLine {
 
 impl std::fmt::Debug for InterruptLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "line {}{}", self.line, if self.target.is_some() { "" } else { " (unconnected)" })
+        write!(
+            f,
+            "line {}{}",
+            self.line,
+            if self.target.is_some() {
+                ""
+            } else {
+                " (unconnected)"
+            }
+        )
     }
 }

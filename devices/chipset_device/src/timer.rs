@@ -15,6 +15,20 @@ pub trait TimerClient: Send + Sync {
     fn timer_fired(&self, id: u32, now: u64);
 }
 
+/// A register machine with deadlines, kept in a `Mutex`: the mutex is the [`TimerClient`].
+pub trait Timed: Send {
+    /// The deadline that was armed as `id` has passed; `now` is the clock in nanoseconds.
+    fn timer_fired(&mut self, id: u32, now: u64);
+}
+
+impl<T: Timed + ?Sized> TimerClient for Mutex<T> {
+    fn timer_fired(&self, id: u32, now: u64) {
+        self.lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .timer_fired(id, now);
+    }
+}
+
 #[derive(Default)]
 struct State {
     due: BTreeSet<(u64, usize)>,
@@ -57,8 +71,15 @@ impl TimerQueue {
     /// built inside the `Arc` that they are called through).
     pub fn timer(self: &Arc<Self>, id: u32) -> TimerHandle {
         let mut s = self.lock();
-        s.clients.push(Client { target: None, id, armed: None });
-        TimerHandle { queue: self.clone(), slot: s.clients.len() - 1 }
+        s.clients.push(Client {
+            target: None,
+            id,
+            armed: None,
+        });
+        TimerHandle {
+            queue: self.clone(),
+            slot: s.clients.len() - 1,
+        }
     }
 
     /// The earliest deadline in nanoseconds.
