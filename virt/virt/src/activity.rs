@@ -57,8 +57,16 @@ impl Restart {
 /// a halted VP: RFLAGS.IF). An NMI that arrives in wait-for-SIPI is dropped with the INIT.
 pub fn next(activity: &mut Activity, is_bsp: bool, events: VpEvents, interruptible: bool) -> Step {
     if events.init {
-        *activity = if is_bsp { Activity::Running } else { Activity::WaitForSipi };
-        return Step::Restart(if is_bsp { Restart::ResetVector } else { Restart::Init });
+        *activity = if is_bsp {
+            Activity::Running
+        } else {
+            Activity::WaitForSipi
+        };
+        return Step::Restart(if is_bsp {
+            Restart::ResetVector
+        } else {
+            Restart::Init
+        });
     }
     match *activity {
         Activity::WaitForSipi => match events.sipi {
@@ -84,11 +92,32 @@ mod tests {
     #[test]
     fn an_ap_runs_only_after_init_and_sipi() {
         let mut a = Activity::WaitForSipi;
-        assert_eq!(next(&mut a, false, VpEvents { interrupt: true, nmi: true, ..Default::default() }, true), Step::Park);
-        let init = VpEvents { init: true, ..Default::default() };
+        assert_eq!(
+            next(
+                &mut a,
+                false,
+                VpEvents {
+                    interrupt: true,
+                    nmi: true,
+                    ..Default::default()
+                },
+                true
+            ),
+            Step::Park
+        );
+        let init = VpEvents {
+            init: true,
+            ..Default::default()
+        };
         assert_eq!(next(&mut a, false, init, true), Step::Restart(Restart::Init));
-        let sipi = VpEvents { sipi: Some(0x9F), ..Default::default() };
-        assert_eq!(next(&mut a, false, sipi, true), Step::Restart(Restart::Sipi(0x9F)));
+        let sipi = VpEvents {
+            sipi: Some(0x9F),
+            ..Default::default()
+        };
+        assert_eq!(
+            next(&mut a, false, sipi, true),
+            Step::Restart(Restart::Sipi(0x9F))
+        );
         assert_eq!(a, Activity::Running);
         assert_eq!(next(&mut a, false, sipi, true), Step::Run { nmi: false });
         let s = Restart::Sipi(0x9F).state(&X86State::reset());
@@ -97,19 +126,31 @@ mod tests {
 
     #[test]
     fn a_halted_vp_wakes_for_an_interrupt_only_when_it_can_take_it() {
-        let irq = VpEvents { interrupt: true, ..Default::default() };
+        let irq = VpEvents {
+            interrupt: true,
+            ..Default::default()
+        };
         let mut a = Activity::Halted;
         assert_eq!(next(&mut a, true, irq, false), Step::Park);
         assert_eq!(next(&mut a, true, irq, true), Step::Run { nmi: false });
         a = Activity::Halted;
-        assert_eq!(next(&mut a, true, VpEvents { nmi: true, ..irq }, false), Step::Run { nmi: true });
+        assert_eq!(
+            next(&mut a, true, VpEvents { nmi: true, ..irq }, false),
+            Step::Run { nmi: true }
+        );
     }
 
     #[test]
     fn init_on_the_bsp_goes_to_the_reset_vector() {
         let mut a = Activity::Halted;
-        let init = VpEvents { init: true, ..Default::default() };
-        assert_eq!(next(&mut a, true, init, false), Step::Restart(Restart::ResetVector));
+        let init = VpEvents {
+            init: true,
+            ..Default::default()
+        };
+        assert_eq!(
+            next(&mut a, true, init, false),
+            Step::Restart(Restart::ResetVector)
+        );
         assert_eq!(a, Activity::Running);
     }
 }

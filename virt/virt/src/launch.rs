@@ -47,7 +47,10 @@ pub struct PlainLaunch {
 impl PlainLaunch {
     /// A launch of `vp_count` VPs over `memory`.
     pub fn new(memory: GuestMemory, vp_count: u32) -> Self {
-        Self { memory, states: Arc::new(Mutex::new(vec![None; vp_count as usize])) }
+        Self {
+            memory,
+            states: Arc::new(Mutex::new(vec![None; vp_count as usize])),
+        }
     }
 
     /// The state that the launch gave `vp`; `None` means reset state for the BSP, wait-for-SIPI for an AP.
@@ -73,7 +76,9 @@ impl LaunchTarget for PlainLaunch {
         match data {
             Some(data) if data.len() as u64 > len => {
                 let n = data.len();
-                Err(LaunchError::Platform(format!("import at gpa {gpa:#x}: {n:#x} bytes do not fit {len:#x}")))
+                Err(LaunchError::Platform(format!(
+                    "import at gpa {gpa:#x}: {n:#x} bytes do not fit {len:#x}"
+                )))
             }
             Some(data) => Ok(self.memory.write(gpa, data)?),
             None => Ok(()),
@@ -83,7 +88,9 @@ impl LaunchTarget for PlainLaunch {
     fn vp_state(&mut self, vp: VpIndex, state: &X86State) -> Result<(), LaunchError> {
         let mut states = self.lock();
         let count = states.len() as u32;
-        let slot = states.get_mut(vp as usize).ok_or(LaunchError::NoSuchVp { vp, count })?;
+        let slot = states
+            .get_mut(vp as usize)
+            .ok_or(LaunchError::NoSuchVp { vp, count })?;
         *slot = Some(*state);
         Ok(())
     }

@@ -16,7 +16,7 @@ mod signal;
 
 pub use launch::{LaunchError, LaunchTarget, PlainLaunch};
 pub use partition::{
-    Capabilities, Hypervisor, Partition, PartitionConfig, RunError, Runner, VpStop,
+    Capabilities, Hypervisor, Partition, PartitionConfig, RunError, Runner, VpDebug, VpStop,
 };
 pub use signal::{VpSignals, WakeReason};
 

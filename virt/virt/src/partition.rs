@@ -65,6 +65,16 @@ pub enum VpStop {
         /// The VP.
         vp: VpIndex,
     },
+    /// A VP is at a breakpoint that [`VpDebug::set_breakpoints`] set; the instruction has not run.
+    Breakpoint {
+        /// The VP.
+        vp: VpIndex,
+    },
+    /// [`VpDebug::step`] ran its instruction.
+    Stepped {
+        /// The VP.
+        vp: VpIndex,
+    },
     /// The hypervisor could not run the guest on; the text says which instruction at which address.
     Unrunnable {
         /// The VP.
@@ -88,6 +98,22 @@ pub trait Runner: Send {
     fn state(&mut self, vp: VpIndex) -> Result<X86State, RunError>;
     /// Replaces the register state of one of its VPs.
     fn set_state(&mut self, vp: VpIndex, state: &X86State) -> Result<(), RunError>;
+    /// What a debugger needs beyond registers; `None` when the backend has no support.
+    fn debug(&mut self) -> Option<&mut dyn VpDebug> {
+        None
+    }
+}
+
+/// What a debugger does with stopped VPs, on the runner's thread.
+pub trait VpDebug {
+    /// x87 and SSE registers as a 64-bit FXSAVE image.
+    fn fxsave(&mut self, vp: VpIndex) -> Result<[u8; 512], RunError>;
+    /// The gpa of a linear address, as a supervisor read would translate it; `None` when unmapped.
+    fn translate(&mut self, vp: VpIndex, address: u64) -> Result<Option<u64>, RunError>;
+    /// Replaces the breakpoints (linear addresses) of all its VPs. Running on from one steps over it.
+    fn set_breakpoints(&mut self, addresses: &[u64]) -> Result<(), RunError>;
+    /// Runs one instruction of one VP; [`VpStop::Stepped`] when it retired or its exception was delivered.
+    fn step(&mut self, vp: VpIndex) -> Result<VpStop, RunError>;
 }
 
 /// A backend's failure.

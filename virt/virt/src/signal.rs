@@ -47,7 +47,10 @@ impl VpSignals {
                 kick: OnceLock::new(),
             })
             .collect();
-        Self { vps, stop: AtomicBool::new(false) }
+        Self {
+            vps,
+            stop: AtomicBool::new(false),
+        }
     }
 
     /// Number of VPs.
@@ -64,7 +67,9 @@ impl VpSignals {
 
     /// Makes `vp` look at its events soon. Out of range indexes are ignored (a guest can name any APIC).
     pub fn wake(&self, vp: VpIndex) {
-        let Some(s) = self.vps.get(vp as usize) else { return };
+        let Some(s) = self.vps.get(vp as usize) else {
+            return;
+        };
         if s.attention.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -81,12 +86,16 @@ impl VpSignals {
 
     /// Clears the flag and says whether it was set. Look at events after this, not before.
     pub fn take_attention(&self, vp: VpIndex) -> bool {
-        self.vps.get(vp as usize).is_some_and(|s| s.attention.swap(false, Ordering::SeqCst))
+        self.vps
+            .get(vp as usize)
+            .is_some_and(|s| s.attention.swap(false, Ordering::SeqCst))
     }
 
     /// Whether the flag is set.
     pub fn has_attention(&self, vp: VpIndex) -> bool {
-        self.vps.get(vp as usize).is_some_and(|s| s.attention.load(Ordering::SeqCst))
+        self.vps
+            .get(vp as usize)
+            .is_some_and(|s| s.attention.load(Ordering::SeqCst))
     }
 
     /// Asks every VP to leave its run call, or takes that back.
@@ -107,7 +116,9 @@ impl VpSignals {
     /// Waits until `vp` is woken, the partition stops or `limit` passes. Returns at once when the flag
     /// is already set; leaves the flag for [`VpSignals::take_attention`].
     pub fn park(&self, vp: VpIndex, limit: Option<Duration>) -> WakeReason {
-        let Some(s) = self.vps.get(vp as usize) else { return WakeReason::Stop };
+        let Some(s) = self.vps.get(vp as usize) else {
+            return WakeReason::Stop;
+        };
         let mut guard = s.lock();
         loop {
             if self.stopping() {
