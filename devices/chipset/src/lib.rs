@@ -9,9 +9,15 @@
 #![forbid(unsafe_code)]
 
 mod bus;
+pub mod ioapic;
 pub mod lapic;
+pub mod machine;
+pub mod pic;
+pub mod pit;
 pub mod pm;
 pub mod reset;
+pub mod routing;
+pub mod rtc;
 pub mod uart;
 
 pub use bus::{BusError, Chipset, ChipsetBuilder, MmioWindow, PortWidth, PortWindow};
