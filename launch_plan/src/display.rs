@@ -141,6 +141,7 @@ fn write_context(f: &mut Formatter<'_>, context: &VpContext<'_>) -> Result {
             context.gpa
         )?,
         VpState::Cca(_) => f.write_str(", realm context")?,
+        VpState::Aarch64Vbs(registers) => write!(f, ", {} registers", registers.len())?,
         VpState::Native(native) => write!(f, ", native, rip {:#x}", native.rip)?,
         VpState::Vbs(registers) => {
             write!(f, ", {} registers", registers.len())?;

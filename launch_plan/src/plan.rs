@@ -402,6 +402,11 @@ impl<'a> LaunchPlan<'a> {
         &self.steps
     }
 
+    /// The steps in launch order, to be changed and built anew.
+    pub fn into_steps(self) -> Vec<Step<'a>> {
+        self.steps
+    }
+
     /// The VP contexts in launch order, with their origins.
     pub fn vp_contexts(&self) -> impl Iterator<Item = (&VpContext<'a>, Origin)> {
         self.steps.iter().filter_map(|step| match &step.kind {

@@ -33,6 +33,19 @@ pub enum VpState<'a> {
     Vmsa(Cow<'a, [u8]>),
     /// The 80-byte AArch64 CCA context.
     Cca(Cow<'a, [u8]>),
+    /// A VBS register list of an AArch64 image; every register is 64 bits wide.
+    Aarch64Vbs(Vec<Aarch64Register>),
+}
+
+/// One entry of an AArch64 VBS register list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aarch64Register {
+    /// The trust level it belongs to.
+    pub vtl: u8,
+    /// Hyper-V register number (`HvArm64RegisterName`).
+    pub name: u32,
+    /// Its value.
+    pub value: u64,
 }
 
 /// `IgvmNativeVpContextX64` in decoded form. Registers that it does not name stay at reset.
@@ -252,7 +265,7 @@ impl VpState<'_> {
         match self {
             VpState::Native(context) => context.apply(&mut state),
             VpState::Vbs(registers) => registers.iter().for_each(|register| register.apply(&mut state)),
-            VpState::Vmsa(_) | VpState::Cca(_) => return None,
+            VpState::Vmsa(_) | VpState::Cca(_) | VpState::Aarch64Vbs(_) => return None,
         }
         Some(state)
     }
@@ -263,7 +276,7 @@ impl VpState<'_> {
         match self {
             VpState::Native(context) => context.gpr[gpr::R12] != 0,
             VpState::Vbs(_) => self.names(VbsRegisterName::R12),
-            VpState::Vmsa(_) | VpState::Cca(_) => true,
+            VpState::Vmsa(_) | VpState::Cca(_) | VpState::Aarch64Vbs(_) => true,
         }
     }
 

@@ -54,13 +54,21 @@ impl VbsRegisterName {
         match self {
             Self::MtrrPhysBase(pair) => MTRR_BASE0 + u32::from(pair),
             Self::MtrrPhysMask(pair) => MTRR_MASK0 + u32::from(pair),
-            name => NUMBERS.iter().find(|(n, _)| *n == name).map_or(0, |(_, number)| *number),
+            name => NUMBERS
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map_or(0, |(_, number)| *number),
         }
     }
 
     /// The register with a Hyper-V number, when a list may name it.
     pub fn from_hv_number(number: u32) -> Option<Self> {
-        let pair = |first: u32| number.checked_sub(first).filter(|p| *p < MTRR_PAIRS).map(|p| p as u8);
+        let pair = |first: u32| {
+            number
+                .checked_sub(first)
+                .filter(|p| *p < MTRR_PAIRS)
+                .map(|p| p as u8)
+        };
         if let Some(p) = pair(MTRR_BASE0) {
             return Some(Self::MtrrPhysBase(p));
         }
@@ -74,10 +82,16 @@ impl VbsRegisterName {
     /// not use are ignored.
     pub fn decode(self, bytes: &[u8; 16]) -> VbsValue {
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let low = u64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]);
-        let high =
-            u64::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15]]);
-        let table = VbsValue::Table(TableRegister { base: high, limit: u16_at(6) });
+        let low = u64::from_le_bytes([
+            bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
+        ]);
+        let high = u64::from_le_bytes([
+            bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15],
+        ]);
+        let table = VbsValue::Table(TableRegister {
+            base: high,
+            limit: u16_at(6),
+        });
         if self.accepts(&table) {
             return table;
         }
@@ -87,7 +101,11 @@ impl VbsRegisterName {
             selector: u16_at(12),
             attributes: SegmentAttributes(u32::from(u16_at(14))),
         });
-        if self.accepts(&segment) { segment } else { VbsValue::U64(low) }
+        if self.accepts(&segment) {
+            segment
+        } else {
+            VbsValue::U64(low)
+        }
     }
 }
 
@@ -122,7 +140,8 @@ mod tests {
         for (i, b) in pattern.iter_mut().enumerate() {
             *b = i as u8 + 1;
         }
-        let pairs = (0..MTRR_PAIRS as u8).flat_map(|p| [VbsRegisterName::MtrrPhysBase(p), VbsRegisterName::MtrrPhysMask(p)]);
+        let pairs = (0..MTRR_PAIRS as u8)
+            .flat_map(|p| [VbsRegisterName::MtrrPhysBase(p), VbsRegisterName::MtrrPhysMask(p)]);
         for name in NUMBERS.iter().map(|(n, _)| *n).chain(pairs) {
             assert_eq!(VbsRegisterName::from_hv_number(name.hv_number()), Some(name));
             let value = name.decode(&pattern);

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+//! IGVM files: read, check, plan, relocate, write.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use launch_plan::Isolation;
+//! use vm_loaders::igvm::{File, MappedFile};
+//!
+//! let mapped = MappedFile::open("guest.igvm".as_ref())?; // read-only, private, nothing copied
+//! let file = File::read(mapped.bytes())?;                // structure only
+//! for problem in file.check() {                          // every problem, with code and place
+//!     println!("{}: {problem}", problem.severity());
+//! }
+//! let plan = file.plan(Isolation::Vsm)?;                 // one platform, interpreted
+//! println!("{plan}");
+//! mapped.verify_unchanged()?;                            // before bytes are used, also at reset
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The other direction is [`encode`]: plans become a file. `--igvm-vtl2-relocation-type` is parsed by
+//! [`Vtl2Relocation`]; [`File::plan_at`] moves an image.
+//!
+//! Always true: [`File`] is lossless (`write(read(bytes)) == bytes`), [`File::plan`] is the only
+//! interpretation of directives in the tree, and encoding is its inverse: `plan(encode(plan)) == plan`.
+//! A file is untrusted: no input panics, overflows, or takes more memory than a small multiple of its
+//! header count.
+//!
+//! Not here: launching, measuring, printing (`igvmtool`), and CoRIM contents.
+
+mod check;
+mod codes;
+mod context;
+mod encode;
+mod endorse;
+mod file;
+mod header;
+mod interpret;
+mod mapped;
+mod page_tables;
+mod problem;
+mod relocate;
+mod relocation_type;
+mod sigbus;
+
+pub use check::Platform;
+pub use codes::{CODES, Code, CodeInfo, Severity};
+pub use encode::{EncodeError, EncodeOptions, Encoded, encode};
+pub use file::{File, FixedHeader, FormatVersion};
+pub use header::{Header, HeaderError, RawHeader, Section, type_name};
+pub use mapped::{MapError, MappedFile};
+pub use page_tables::PageTableError;
+pub use problem::{MAX_PROBLEMS, Problem, Refused};
+pub use relocate::{RelocateError, relocate};
+pub use relocation_type::{RelocationTypeError, Vtl2Relocation};
