@@ -1,2 +1,8 @@
 // SPDX-License-Identifier: MIT
-//! (being written)
+//! Loaders: bytes and a layout become a launch plan.
+//!
+//! Always true: loaders decide and return values; they know no hypervisor and touch no guest memory.
+//! Input files are untrusted: they never cause a panic, an overflow or an allocation beyond a small
+//! multiple of their header count.
+
+pub mod igvm;
