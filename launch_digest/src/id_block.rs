@@ -46,7 +46,9 @@ pub struct IdBlockFields {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IdBlockError {
     /// The digest is another one.
-    #[error("the id block expects launch digest {expected}, but this launch gives {actual}; the firmware would answer BAD_MEASUREMENT")]
+    #[error(
+        "the id block expects launch digest {expected}, but this launch gives {actual}; the firmware would answer BAD_MEASUREMENT"
+    )]
     Digest {
         /// In the block, hex.
         expected: String,
@@ -54,13 +56,17 @@ pub enum IdBlockError {
         actual: String,
     },
     /// A signature does not verify.
-    #[error("the signature of the {what} does not verify with its key; the firmware would answer BAD_SIGNATURE (a policy that differs from the signed one has the same effect)")]
+    #[error(
+        "the signature of the {what} does not verify with its key; the firmware would answer BAD_SIGNATURE (a policy that differs from the signed one has the same effect)"
+    )]
     Signature {
         /// "id block" or "id key".
         what: &'static str,
     },
     /// An algorithm that the firmware does not know.
-    #[error("the {what} names algorithm {value}; only 1 (ecdsa p-384 with sha-384) is known; the firmware would answer INVALID_PARAM")]
+    #[error(
+        "the {what} names algorithm {value}; only 1 (ecdsa p-384 with sha-384) is known; the firmware would answer INVALID_PARAM"
+    )]
     Algorithm {
         /// "id key" or "author key".
         what: &'static str,
@@ -140,8 +146,15 @@ impl IdBlockFields {
             author_key_algorithm: 0,
             id_signature: to_amd_signature(signature),
             id_key: to_amd_key(key),
-            author_signature: IdSignature { r: [0; 72], s: [0; 72] },
-            author_key: IdKey { curve: 0, qx: [0; 72], qy: [0; 72] },
+            author_signature: IdSignature {
+                r: [0; 72],
+                s: [0; 72],
+            },
+            author_key: IdKey {
+                curve: 0,
+                qx: [0; 72],
+                qy: [0; 72],
+            },
         }
     }
 }
@@ -154,21 +167,38 @@ pub fn verify(block: &IdBlock, policy: u64, launch_digest: &[u8; 48]) -> Result<
     }
     check_algorithm("id key", block.id_key_algorithm)?;
     let signed = IdBlockFields::of(block, policy).to_bytes();
-    check_signature(&signed, &block.id_signature, &block.id_key, ("id block", "id key"))?;
+    check_signature(
+        &signed,
+        &block.id_signature,
+        &block.id_key,
+        ("id block", "id key"),
+    )?;
     if block.author_key_enabled != 0 {
         check_algorithm("author key", block.author_key_algorithm)?;
         let signed = key_bytes(&block.id_key);
-        check_signature(&signed, &block.author_signature, &block.author_key, ("id key", "author key"))?;
+        check_signature(
+            &signed,
+            &block.author_signature,
+            &block.author_key,
+            ("id key", "author key"),
+        )?;
     }
     if block.launch_digest != *launch_digest {
         let hex = |d: &[u8]| crate::Digest(d.to_vec()).to_string();
-        return Err(IdBlockError::Digest { expected: hex(&block.launch_digest), actual: hex(launch_digest) });
+        return Err(IdBlockError::Digest {
+            expected: hex(&block.launch_digest),
+            actual: hex(launch_digest),
+        });
     }
     Ok(())
 }
 
 fn check_algorithm(what: &'static str, value: u32) -> Result<(), IdBlockError> {
-    if value == ALGORITHM_ECDSA_P384_SHA384 { Ok(()) } else { Err(IdBlockError::Algorithm { what, value }) }
+    if value == ALGORITHM_ECDSA_P384_SHA384 {
+        Ok(())
+    } else {
+        Err(IdBlockError::Algorithm { what, value })
+    }
 }
 
 fn check_signature(
@@ -179,7 +209,8 @@ fn check_signature(
 ) -> Result<(), IdBlockError> {
     let key = from_amd_key(key).ok_or(IdBlockError::Key { what: key_name })?;
     let signature = from_amd_signature(signature).ok_or(IdBlockError::Signature { what })?;
-    key.verify(message, &signature).map_err(|_| IdBlockError::Signature { what })
+    key.verify(message, &signature)
+        .map_err(|_| IdBlockError::Signature { what })
 }
 
 /// The ID authentication page that goes with the block.
@@ -231,7 +262,10 @@ fn from_amd(number: &[u8; 72]) -> Option<[u8; NUMBER]> {
 
 fn to_amd_signature(signature: &Signature) -> IdSignature {
     let (r, s) = signature.split_bytes();
-    IdSignature { r: to_amd(&r), s: to_amd(&s) }
+    IdSignature {
+        r: to_amd(&r),
+        s: to_amd(&s),
+    }
 }
 
 fn from_amd_signature(s: &IdSignature) -> Option<Signature> {
@@ -241,14 +275,20 @@ fn from_amd_signature(s: &IdSignature) -> Option<Signature> {
 fn to_amd_key(key: &VerifyingKey) -> IdKey {
     let point = key.to_sec1_point(false);
     let bytes = point.as_bytes();
-    IdKey { curve: CURVE_P384, qx: to_amd(&bytes[1..1 + NUMBER]), qy: to_amd(&bytes[1 + NUMBER..]) }
+    IdKey {
+        curve: CURVE_P384,
+        qx: to_amd(&bytes[1..1 + NUMBER]),
+        qy: to_amd(&bytes[1 + NUMBER..]),
+    }
 }
 
 fn from_amd_key(key: &IdKey) -> Option<VerifyingKey> {
     let mut sec1 = [4; 1 + 2 * NUMBER];
     sec1[1..1 + NUMBER].copy_from_slice(&from_amd(&key.qx)?);
     sec1[1 + NUMBER..].copy_from_slice(&from_amd(&key.qy)?);
-    (key.curve == CURVE_P384).then(|| VerifyingKey::from_sec1_bytes(&sec1).ok()).flatten()
+    (key.curve == CURVE_P384)
+        .then(|| VerifyingKey::from_sec1_bytes(&sec1).ok())
+        .flatten()
 }
 
 /// Reads a private key in PEM: PKCS#8 or SEC1.
@@ -256,24 +296,38 @@ pub fn signing_key_from_pem(what: &'static str, pem: &str) -> Result<SigningKey,
     let expected = "a p-384 private key in pem (PRIVATE KEY or EC PRIVATE KEY)";
     if pem.contains("BEGIN EC PRIVATE KEY") {
         let key = p384::SecretKey::from_sec1_pem(pem);
-        return key.map(|k| SigningKey::from(&k)).map_err(|e| IdBlockError::Pem { what, reason: e.to_string(), expected });
+        return key.map(|k| SigningKey::from(&k)).map_err(|e| IdBlockError::Pem {
+            what,
+            reason: e.to_string(),
+            expected,
+        });
     }
-    SigningKey::from_pkcs8_pem(pem).map_err(|e| IdBlockError::Pem { what, reason: e.to_string(), expected })
+    SigningKey::from_pkcs8_pem(pem).map_err(|e| IdBlockError::Pem {
+        what,
+        reason: e.to_string(),
+        expected,
+    })
 }
 
 /// Reads a public key in PEM.
 pub fn verifying_key_from_pem(what: &'static str, pem: &str) -> Result<VerifyingKey, IdBlockError> {
     let expected = "a p-384 public key in pem (PUBLIC KEY)";
-    VerifyingKey::from_public_key_pem(pem).map_err(|e| IdBlockError::Pem { what, reason: e.to_string(), expected })
+    VerifyingKey::from_public_key_pem(pem).map_err(|e| IdBlockError::Pem {
+        what,
+        reason: e.to_string(),
+        expected,
+    })
 }
 
 /// Reads a detached signature: DER, or the raw 96 bytes r and s.
 pub fn signature_from_bytes(bytes: &[u8]) -> Result<Signature, IdBlockError> {
-    Signature::from_der(bytes).or_else(|_| Signature::from_slice(bytes)).map_err(|e| IdBlockError::Pem {
-        what: "signature",
-        reason: e.to_string(),
-        expected: "an ecdsa p-384 signature in der, or 96 raw bytes",
-    })
+    Signature::from_der(bytes)
+        .or_else(|_| Signature::from_slice(bytes))
+        .map_err(|e| IdBlockError::Pem {
+            what: "signature",
+            reason: e.to_string(),
+            expected: "an ecdsa p-384 signature in der, or 96 raw bytes",
+        })
 }
 
 #[cfg(test)]

@@ -49,11 +49,21 @@ mod tests {
     #[test]
     fn replies_equal_those_that_the_sev_crate_accepts() {
         let ovmf = unhex("7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773");
-        let c = MeasureContext { api: (1, 55), build: 24, policy: 1, mnonce: MNONCE };
+        let c = MeasureContext {
+            api: (1, 55),
+            build: 24,
+            policy: 1,
+            mnonce: MNONCE,
+        };
         let expected: [u8; 32] = unhex("9b44cc8bec06fb0d975aef7fcfb4782e86fd9e74f04430b46752eb7414a9009f");
         assert_eq!(launch_measure(&TIK, &c, &ovmf)[..32], expected);
         let es = unhex("8590d0b6d4beced4ec5d855960dd684f2887af7ae80bb6783610620c6aa34362");
-        let c = MeasureContext { api: (0, 24), build: 15, policy: 5, mnonce: MNONCE };
+        let c = MeasureContext {
+            api: (0, 24),
+            build: 15,
+            policy: 5,
+            mnonce: MNONCE,
+        };
         let expected: [u8; 32] = unhex("17cf7777e0a81974da47e020baabfbfe2423437bf3faf71f270847b3a50ad7f3");
         assert_eq!(launch_measure(&TIK, &c, &es)[..32], expected);
     }

@@ -111,7 +111,7 @@ pub enum MeasureError {
 ///     contents: Contents::Zero,
 /// };
 /// builder.import(import, Origin::Host("example"))?;
-/// let plan = builder.build()?;
+/// let plan = builder.finish();
 /// let digest = measure(&plan, &Options::default())?.digest;
 /// // SEV: SHA-256 of the page.
 /// assert_eq!(digest.to_string(), "ad7facb2586fc6e966c004d7d1d16b024f5805ff7cb47c7a85dabd8b48892ca7");

@@ -26,19 +26,43 @@ fn a_signed_block_verifies_and_signing_is_reproducible() {
 #[test]
 fn another_digest_policy_or_key_is_refused() {
     let block = fields().sign(&key(5), None);
-    assert!(matches!(verify(&block, 0x30000, &[8; 48]), Err(IdBlockError::Digest { .. })));
-    assert_eq!(verify(&block, 0xB0000, &[7; 48]), Err(IdBlockError::Signature { what: "id block" }));
-    let other = IdBlock { id_key: fields().sign(&key(9), None).id_key, ..block.clone() };
-    assert_eq!(verify(&other, 0x30000, &[7; 48]), Err(IdBlockError::Signature { what: "id block" }));
-    let bad = IdBlock { id_key: IdKey { curve: 1, ..block.id_key }, ..block };
-    assert_eq!(verify(&bad, 0x30000, &[7; 48]), Err(IdBlockError::Key { what: "id key" }));
+    assert!(matches!(
+        verify(&block, 0x30000, &[8; 48]),
+        Err(IdBlockError::Digest { .. })
+    ));
+    assert_eq!(
+        verify(&block, 0xB0000, &[7; 48]),
+        Err(IdBlockError::Signature { what: "id block" })
+    );
+    let other = IdBlock {
+        id_key: fields().sign(&key(9), None).id_key,
+        ..block.clone()
+    };
+    assert_eq!(
+        verify(&other, 0x30000, &[7; 48]),
+        Err(IdBlockError::Signature { what: "id block" })
+    );
+    let bad = IdBlock {
+        id_key: IdKey {
+            curve: 1,
+            ..block.id_key
+        },
+        ..block
+    };
+    assert_eq!(
+        verify(&bad, 0x30000, &[7; 48]),
+        Err(IdBlockError::Key { what: "id key" })
+    );
 }
 
 #[test]
 fn the_author_signature_is_checked_when_enabled() {
     let mut block = fields().sign(&key(5), Some(&key(6)));
     block.author_signature.s[0] ^= 1;
-    assert_eq!(verify(&block, 0x30000, &[7; 48]), Err(IdBlockError::Signature { what: "id key" }));
+    assert_eq!(
+        verify(&block, 0x30000, &[7; 48]),
+        Err(IdBlockError::Signature { what: "id key" })
+    );
     block.author_key_enabled = 0;
     assert_eq!(verify(&block, 0x30000, &[7; 48]), Ok(()));
 }
@@ -47,7 +71,10 @@ fn the_author_signature_is_checked_when_enabled() {
 fn a_detached_signature_joins_to_the_same_block() {
     let signature: Signature = key(5).sign(&fields().to_bytes());
     let read = signature_from_bytes(signature.to_der().as_bytes()).unwrap();
-    assert_eq!(fields().with_signature(&read, key(5).verifying_key()), fields().sign(&key(5), None));
+    assert_eq!(
+        fields().with_signature(&read, key(5).verifying_key()),
+        fields().sign(&key(5), None)
+    );
     let raw = signature_from_bytes(&signature.to_bytes()).unwrap();
     assert_eq!(raw, signature);
     assert!(signature_from_bytes(&[0; 7]).is_err());
