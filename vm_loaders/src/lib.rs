@@ -5,4 +5,6 @@
 //! Input files are untrusted: they never cause a panic, an overflow or an allocation beyond a small
 //! multiple of their header count.
 
+pub mod acpi;
 pub mod igvm;
+pub mod uefi;

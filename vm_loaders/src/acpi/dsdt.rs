@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+//! DSDT for guests that boot without firmware: COM1, RTC, power off, host bridges.
+//!
+//! Always true: only devices that every such machine has, at their fixed places. Not here: what
+//! Microsoft's UEFI brings in its own DSDT.
+
+use super::hardware::{COM1_IRQ, COM1_PORT, RTC_IRQ, RTC_PORT};
+use super::root_complex::bridge;
+use super::table::{HV, Table};
+use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, Path, ResourceTemplate, Scope, ZERO};
+use openvmm_defs::MemoryLayout;
+
+/// The DSDT.
+pub(super) fn dsdt(layout: &MemoryLayout) -> Vec<u8> {
+    let com1 = legacy_device("PNP0501", COM1_PORT, 8, COM1_IRQ);
+    let rtc = legacy_device("PNP0B00", RTC_PORT, 2, RTC_IRQ);
+    let com1 = com1.device("COM1");
+    let rtc = rtc.device("RTC_");
+    let mut table = Table::new(b"DSDT", 2, &HV);
+    // Sleep type 0 in PM1a control with the enable bit powers off.
+    let sleep = Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO]);
+    table.aml(&Name::new("_S5_".into(), &sleep));
+    table.aml(&Scope::new("_SB_".into(), vec![&com1, &rtc]));
+    for (index, complex) in layout.root_complexes.iter().enumerate() {
+        table.bytes(&bridge(index, complex));
+    }
+    table.finish()
+}
+
+/// The objects of a device with one port range and one edge-triggered interrupt.
+struct LegacyDevice {
+    hid: Name,
+    uid: Name,
+    crs: Name,
+}
+
+impl LegacyDevice {
+    fn device(&self, name: &str) -> Device<'_> {
+        Device::new(Path::new(name), vec![&self.hid, &self.uid, &self.crs])
+    }
+}
+
+fn legacy_device(hid: &str, port: u16, ports: u8, irq: u32) -> LegacyDevice {
+    let io = IO::new(port, port, 1, ports);
+    let interrupt = Interrupt::new(true, true, false, false, irq);
+    LegacyDevice {
+        hid: Name::new("_HID".into(), &EISAName::new(hid)),
+        uid: Name::new("_UID".into(), &ZERO),
+        crs: Name::new("_CRS".into(), &ResourceTemplate::new(vec![&io, &interrupt])),
+    }
+}
