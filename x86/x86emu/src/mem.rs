@@ -272,10 +272,24 @@ impl Word for u128 {
 
 /// # Safety
 /// `p` must be valid for reads and writes and aligned to 16; the host must have CMPXCHG16B.
-#[target_feature(enable = "cmpxchg16b")]
 unsafe fn exchange16(p: *mut u128, old: u128, new: u128) -> bool {
-    // SAFETY: by this function's contract.
-    unsafe { std::arch::x86_64::cmpxchg16b(p, old, new, Ordering::SeqCst, Ordering::SeqCst) == old }
+    let done: u8;
+    // SAFETY: by this function's contract. RBX, which the compiler reserves, is restored.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {new}",
+            "lock cmpxchg16b [{p}]",
+            "mov rbx, {new}",
+            "sete {done}",
+            new = inout(reg) new as u64 => _,
+            p = in(reg) p,
+            done = out(reg_byte) done,
+            in("rcx") (new >> 64) as u64,
+            inout("rax") old as u64 => _,
+            inout("rdx") (old >> 64) as u64 => _,
+        );
+    }
+    done != 0
 }
 
 /// Kind of access for a translation.

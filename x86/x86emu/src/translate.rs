@@ -195,6 +195,11 @@ fn build(cache: &mut Cache, w: &Window, rq: &Request<'_>, single: bool) -> Body 
         }
         let source = convert::Source { ins: &ins, key: rq.key, at, idx: body.count as u8, bytes: &w.bytes[at..at + ins.len()] };
         let (uop, end) = convert::convert(&source);
+        if rq.key & key::FPU_TRAP != 0
+            && let Some(gate) = sse::gate(&ins, at, body.count as u8)
+        {
+            cache.uops.push(gate);
+        }
         push(cache, body.count == 0, uop, single);
         body.count += 1;
         body.len = at + ins.len();

@@ -4,7 +4,7 @@
 use crate::bus::Bus;
 use crate::core::{Core, FS, Flow, GS, RIP, Stop, Why};
 use crate::uop::Uop;
-use x86defs::{cr0, cr4, efer, rflags, vector};
+use x86defs::{cr0, cr4, efer, rflags};
 
 /// Unimplemented instructions reported per processor.
 const MAX_REPORTS: u32 = 50;
@@ -374,12 +374,4 @@ pub(crate) fn hypercall(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     }
     c.gpr[..16].copy_from_slice(&gpr);
     Ok(())
-}
-/// #NM, #UD or the like for an FPU or SSE instruction (`aux` 1) that does not simply run.
-pub(crate) fn fpu_denied(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
-    let sse = u.aux != 0;
-    if sse && (c.cr0 & cr0::EM != 0 || c.cr4 & cr4::OSFXSR == 0) {
-        return c.ud();
-    }
-    c.trap(vector::NM)
 }
