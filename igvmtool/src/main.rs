@@ -1,3 +1,48 @@
 // SPDX-License-Identifier: MIT
-//! (being written)
-fn main() {}
+//! `igvmtool`: build, look at and check IGVM files.
+//!
+//! Always true: exit code 0 is fine, 1 is findings, 2 is a wrong command line or manifest, 3 is a file
+//! that could not be read or is not IGVM; every command works on the plan that `vm_loaders` gives, there
+//! is no second interpretation of directives. Not here: launching (`openvmm`).
+#![forbid(unsafe_code)]
+
+mod build;
+mod check;
+mod failure;
+mod inspect;
+mod manifest;
+mod opened;
+
+use clap::{Parser, Subcommand};
+use failure::exit_code;
+use std::process::ExitCode;
+
+/// Builds, shows and checks IGVM files.
+#[derive(Debug, Parser)]
+#[command(name = "igvmtool", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Builds a file from a manifest (igvmfilegen's schema; see manifests/README.md).
+    Build(build::Args),
+    /// Prints what a file starts, platform by platform.
+    Inspect(inspect::Args),
+    /// Lists every problem of a file; exit code 1 if there are errors.
+    Check(check::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Build(args) => build::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Check(args) => check::run(&args),
+    };
+    if let Err(failure) = &result {
+        eprintln!("igvmtool: {failure}");
+    }
+    exit_code(&result)
+}

@@ -15,7 +15,7 @@ mod parameters;
 
 pub use firmware::{FirmwareError, find_sec_entry};
 pub use layout::{aarch64, x64};
-pub use load::{ConfigType, UefiError, plan};
+pub use load::{ConfigType, UefiError, identity_map_4gib, plan};
 pub use mtrr::{host_registers, variable_mtrrs};
 
 use launch_plan::HandOver;

@@ -105,7 +105,7 @@ fn page_tables() -> Vec<u8> {
 
 /// Six consecutive tables at `gpa` that map 0-4 GiB to itself; every entry carries `flags`, leaves
 /// `leaf_flags` as well.
-pub(crate) fn identity_map_4gib(gpa: u64, flags: u64, leaf_flags: u64) -> Vec<u8> {
+pub fn identity_map_4gib(gpa: u64, flags: u64, leaf_flags: u64) -> Vec<u8> {
     let directories = (0..4).map(|index| (gpa + (2 + index) * PAGE_SIZE) | flags);
     let leaves = (0..2048).map(|index| (index * LARGE_PAGE_SIZE) | flags | leaf_flags | PTE_PS);
     let mut tables = vec![0; 6 * PAGE_BYTES];

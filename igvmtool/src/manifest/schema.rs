@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT
+//! The schema's types (uefi-launch 6.1) and the rules of a single guest.
+
+use super::Guest;
+use super::flat::FlatImage;
+use serde::Deserialize;
+
+/// `guest_arch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GuestArch {
+    X64,
+    Aarch64,
+}
+
+/// `isolation_type`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum IsolationType {
+    /// Not isolated.
+    None,
+    /// VBS.
+    Vbs { enable_debug: bool },
+    /// AMD SEV-SNP.
+    Snp(SnpIsolation),
+    /// Intel TDX.
+    Tdx {
+        enable_debug: bool,
+        sept_ve_disable: bool,
+    },
+}
+
+/// `isolation_type.snp`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a snp isolation object")]
+pub(crate) struct SnpIsolation {
+    /// vTOM as a power of two.
+    pub(crate) shared_gpa_boundary_bits: Option<u8>,
+    /// Guest policy; `enable_debug` adds bit 19.
+    pub(crate) policy: u64,
+    pub(crate) enable_debug: bool,
+    pub(crate) injection_type: InjectionType,
+    #[serde(default)]
+    pub(crate) secure_avic: SecureAvic,
+}
+
+/// `isolation_type.snp.injection_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum InjectionType {
+    Normal,
+    Restricted,
+}
+
+/// `isolation_type.snp.secure_avic`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SecureAvic {
+    Enabled,
+    #[default]
+    Disabled,
+}
+
+impl IsolationType {
+    /// The name that `--guest` takes.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Vbs { .. } => "vbs",
+            Self::Snp(_) => "snp",
+            Self::Tdx { .. } => "tdx",
+        }
+    }
+
+    pub(super) fn check(&self, arch: GuestArch) -> Result<(), String> {
+        if arch == GuestArch::Aarch64 && matches!(self, Self::Snp(_) | Self::Tdx { .. }) {
+            return Err(format!("isolation {} exists on x64 only", self.name()));
+        }
+        if let Self::Snp(SnpIsolation {
+            shared_gpa_boundary_bits: Some(bits),
+            ..
+        }) = self
+            && !(32..=51).contains(bits)
+        {
+            return Err(format!(
+                "shared_gpa_boundary_bits is {bits}; it must be from 32 to 51"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `image`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Image {
+    /// Nothing: a file without pages.
+    None,
+    /// Microsoft's UEFI, resource `uefi`.
+    Uefi(UefiImage),
+    /// OpenHCL.
+    Openhcl(OpenhclImage),
+    /// A Linux kernel, resources `linux_kernel` and `linux_initrd`.
+    Linux(LinuxImage),
+    /// A Linux kernel started directly by SEV-SNP.
+    SnpLinuxDirect(SnpLinuxDirectImage),
+    /// A flat binary with everything around it said here; ours.
+    Flat(Box<FlatImage>),
+}
+
+/// `image.uefi`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an uefi image object")]
+pub(crate) struct UefiImage {
+    pub(crate) config_type: UefiConfigType,
+}
+
+/// `image.uefi.config_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum UefiConfigType {
+    /// The host writes a configuration blob; its place stays free.
+    None,
+    /// The file carries the parameter area (uefi-launch 3.10).
+    Igvm,
+}
+
+/// `image.linux`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a linux image object")]
+pub(crate) struct LinuxImage {
+    pub(crate) use_initrd: bool,
+    pub(crate) command_line: String,
+}
+
+/// `image.openhcl`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an openhcl image object")]
+pub(crate) struct OpenhclImage {
+    #[serde(default)]
+    pub(crate) command_line: String,
+    #[serde(default)]
+    pub(crate) static_command_line: bool,
+    pub(crate) memory_page_base: Option<u64>,
+    pub(crate) memory_page_count: u64,
+    #[serde(default)]
+    pub(crate) uefi: bool,
+    pub(crate) linux: Option<LinuxImage>,
+    pub(crate) product_policy: Option<serde_json::Value>,
+}
+
+/// `image.snp_linux_direct`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a snp linux direct image object")]
+pub(crate) struct SnpLinuxDirectImage {
+    pub(crate) linux: LinuxImage,
+    pub(crate) processor_count: u32,
+    pub(crate) memory_page_count: u64,
+    pub(crate) c_bit_position: u8,
+}
+
+impl Image {
+    pub(super) fn check(&self, guest: &Guest, arch: GuestArch) -> Result<(), String> {
+        let aarch64 = arch == GuestArch::Aarch64;
+        match self {
+            Self::None => Ok(()),
+            Self::Uefi(uefi) if aarch64 && uefi.config_type == UefiConfigType::Igvm => {
+                Err("config_type igvm exists on x64 only".to_owned())
+            }
+            Self::Uefi(_) => Ok(()),
+            Self::Openhcl(openhcl) if openhcl.uefi && openhcl.linux.is_some() => {
+                Err("openhcl cannot start both uefi and linux".to_owned())
+            }
+            Self::Openhcl(_) => Ok(()),
+            Self::Linux(_) | Self::Flat(_) | Self::SnpLinuxDirect(_) if aarch64 => {
+                Err(format!("image {} exists on x64 only", self.name()))
+            }
+            Self::Linux(_) => Ok(()),
+            Self::SnpLinuxDirect(direct) => direct.check(guest),
+            Self::Flat(flat) => flat.check(),
+        }
+    }
+
+    /// The name in the manifest.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Uefi(_) => "uefi",
+            Self::Openhcl(_) => "openhcl",
+            Self::Linux(_) => "linux",
+            Self::SnpLinuxDirect(_) => "snp_linux_direct",
+            Self::Flat(_) => "flat",
+        }
+    }
+}
+
+impl SnpLinuxDirectImage {
+    fn check(&self, guest: &Guest) -> Result<(), String> {
+        let IsolationType::Snp(snp) = &guest.isolation else {
+            return Err("snp_linux_direct needs isolation_type snp".to_owned());
+        };
+        if guest.max_vtl != 0 {
+            return Err("snp_linux_direct needs max_vtl 0".to_owned());
+        }
+        if snp.shared_gpa_boundary_bits.is_some() {
+            return Err("snp_linux_direct needs shared_gpa_boundary_bits null".to_owned());
+        }
+        if snp.injection_type != InjectionType::Normal || snp.secure_avic != SecureAvic::Disabled {
+            return Err("snp_linux_direct needs normal injection and secure AVIC disabled".to_owned());
+        }
+        if self.processor_count == 0 || self.memory_page_count == 0 {
+            return Err("processor_count and memory_page_count must not be 0".to_owned());
+        }
+        if u32::try_from(self.memory_page_count.saturating_mul(4096)).is_err() {
+            return Err("memory_page_count must stay below 4 GiB".to_owned());
+        }
+        if !(32..=51).contains(&self.c_bit_position) {
+            return Err(format!(
+                "c_bit_position is {}; it must be from 32 to 51",
+                self.c_bit_position
+            ));
+        }
+        Ok(())
+    }
+}
