@@ -346,12 +346,10 @@ impl Checker<'_, '_> {
 
     /// Notes a reference to file data and checks its range. Offset 0 means "no data" to all headers that
     /// may leave it out; the caller handles that.
-    fn check_data(&mut self, file_offset: u32, len: u64) -> bool {
+    fn check_data(&mut self, file_offset: u32, len: u64) {
         if self.file.data(file_offset, len).is_some() {
-            if let Some(references) = &mut self.references {
-                references.push((file_offset, (u64::from(file_offset) + len) as u32));
-            }
-            return true;
+            self.note_data(file_offset, len);
+            return;
         }
         let message = format!(
             "data at file offset {file_offset:#x} of {len:#x} bytes is outside the file data {:#x}..{:#x}",
@@ -359,7 +357,14 @@ impl Checker<'_, '_> {
             self.file.bytes().len()
         );
         self.report(Code::DataRange, message);
-        false
+    }
+
+    /// Notes that a header refers to `len` bytes of file data, as far as they are there.
+    fn note_data(&mut self, file_offset: u32, len: u64) {
+        if let Some(references) = &mut self.references {
+            let end = u64::from(file_offset).saturating_add(len);
+            references.push((file_offset, end.min(self.file.bytes().len() as u64) as u32));
+        }
     }
 
     /// Reports a field that must be zero.

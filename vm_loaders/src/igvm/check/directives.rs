@@ -194,6 +194,7 @@ impl Checker<'_, '_> {
         if isolation == Isolation::Tdx {
             return self.report(Code::ContextPlatform, "platform tdx takes no VP context");
         }
+        self.note_context_data(isolation, header.file_offset);
         let gpa = header.gpa.get();
         let encrypted = matches!(isolation, Isolation::SevEs | Isolation::Snp);
         if (encrypted && !gpa.is_multiple_of(PAGE_SIZE)) || (!encrypted && gpa != 0) {
@@ -206,6 +207,17 @@ impl Checker<'_, '_> {
             let message = format!("a VBS register list for vp {} must be for vp 0", header.vp_index);
             self.report(Code::ContextVpIndex, message);
         }
+    }
+
+    /// Notes what a context's payload covers; whether it is there shows when it is decoded.
+    fn note_context_data(&mut self, isolation: Isolation, offset: u32) {
+        let len = match self.file.data(offset, 4) {
+            Some(count) if isolation == Isolation::Vsm => {
+                4 + 32 * u64::from(u32::from_le_bytes(count.try_into().unwrap_or_default()))
+            }
+            _ => PAGE_SIZE,
+        };
+        self.note_data(offset, len);
     }
 
     pub(super) fn check_required_memory(&mut self, header: &IGVM_VHS_REQUIRED_MEMORY) {

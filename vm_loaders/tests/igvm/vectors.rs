@@ -7,37 +7,37 @@ use vm_loaders::igvm::{EncodeOptions, File, Severity, encode};
 const VECTORS: [(&str, &[u8], &[Isolation]); 7] = [
     (
         "g1-snp-all-kinds",
-        include_bytes!("data/igvm/g1-snp-all-kinds.igvm"),
+        include_bytes!("../data/igvm/g1-snp-all-kinds.igvm"),
         &[Isolation::Snp],
     ),
     (
         "g2-snp-area2p",
-        include_bytes!("data/igvm/g2-snp-area2p.igvm"),
+        include_bytes!("../data/igvm/g2-snp-area2p.igvm"),
         &[Isolation::Snp],
     ),
     (
         "g4-snp-vmsa-first",
-        include_bytes!("data/igvm/g4-snp-vmsa-first.igvm"),
+        include_bytes!("../data/igvm/g4-snp-vmsa-first.igvm"),
         &[Isolation::Snp],
     ),
     (
         "g6-tdx",
-        include_bytes!("data/igvm/g6-tdx.igvm"),
+        include_bytes!("../data/igvm/g6-tdx.igvm"),
         &[Isolation::Tdx],
     ),
     (
         "g7-vbs",
-        include_bytes!("data/igvm/g7-vbs.igvm"),
+        include_bytes!("../data/igvm/g7-vbs.igvm"),
         &[Isolation::Vsm],
     ),
     (
         "g9-seves",
-        include_bytes!("data/igvm/g9-seves.igvm"),
+        include_bytes!("../data/igvm/g9-seves.igvm"),
         &[Isolation::SevEs],
     ),
     (
         "g12-multi",
-        include_bytes!("data/igvm/g12-multi.igvm"),
+        include_bytes!("../data/igvm/g12-multi.igvm"),
         &[Isolation::Native, Isolation::Vsm, Isolation::Snp, Isolation::Tdx],
     ),
 ];
