@@ -21,6 +21,7 @@ struct Machine {
     flash: Ram,
     flash_base: u64,
     cmos: u8,
+    uart: [u8; 8],
     config: u32,
     pci: HashMap<u32, u32>,
     ecam: u64,
@@ -138,7 +139,9 @@ impl Bus for Machine {
             0x71 => self.cmos_read().into(),
             0x3FD => 0x60,
             0x3FE => 0xB0,
-            0x3F8..=0x3FF => 0,
+            0x3F8 => 0,
+            0x3FA => 1,
+            0x3F9..=0x3FF => self.uart[usize::from(port & 7)].into(),
             0xCF8 => self.config,
             0xCFC..=0xCFF if self.config >> 31 != 0 => {
                 let v = self.pci_read(self.config >> 8 & 0xFFFF, self.config & 0xFC);
@@ -150,11 +153,12 @@ impl Bus for Machine {
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         match port {
             0x70 => self.cmos = value as u8 & 0x7F,
-            0x3F8 => {
+            0x3F8 if self.uart[3] & 0x80 == 0 => {
                 self.console.push(value as u8 as char);
                 let mut out = std::io::stdout();
                 let _ = out.write_all(&[value as u8]).and_then(|()| out.flush());
             }
+            0x3F9..=0x3FF => self.uart[usize::from(port & 7)] = value as u8,
             0xCF8 => self.config = value,
             0xCFC..=0xCFF if self.config >> 31 != 0 => {
                 let shift = u32::from(port & 3) * 8;
@@ -212,6 +216,7 @@ fn main() {
         flash,
         flash_base: (1 << 32) - image.len() as u64,
         cmos: 0,
+        uart: [0; 8],
         config: 0,
         pci: HashMap::new(),
         ecam: 0,
