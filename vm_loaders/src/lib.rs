@@ -7,4 +7,5 @@
 
 pub mod acpi;
 pub mod igvm;
+pub mod ovmf;
 pub mod uefi;

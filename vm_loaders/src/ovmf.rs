@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+//! OVMF firmware images: the tables at their end, and plans that start them.
+//!
+//! Always true: an image is untrusted input; its tables are bounds-checked and a missing one is an error
+//! only where a platform needs it. A plan holds the whole image ending at 4 GiB, and for the isolated
+//! platforms what the image's own metadata asks for, in table order.
+//! Not here: the machine that OVMF runs on, variables, fw_cfg.
+
+mod save_area;
+mod tables;
+mod wrap;
+
+pub use save_area::{ResetVp, reset_save_area};
+pub use tables::{IgvmArea, OvmfError, Section, SectionKind, Tables};
+pub use wrap::{Entry, WrapOptions, plan};

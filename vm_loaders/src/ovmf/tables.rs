@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT
+//! The GUIDed table at the end of an OVMF image and what it points at (edk2 `OvmfPkg/ResetVector`,
+//! `OvmfSevMetadata`; igvm-format section 12).
+//!
+//! The footer GUID ends 32 bytes before the end of the image; entries lie below it, each as data, u16
+//! length (data + 18) and GUID.
+
+use std::fmt;
+
+const GUID_FOOTER: [u8; 16] = guid(
+    0x96b5_82de,
+    0x1fb2,
+    0x45f7,
+    [0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d],
+);
+const GUID_SEV_ES_RESET: [u8; 16] = guid(
+    0x00f7_71de,
+    0x1a7e,
+    0x4fcb,
+    [0x89, 0x0e, 0x68, 0xc7, 0x7e, 0x2f, 0xb4, 0x4e],
+);
+const GUID_SEV_METADATA: [u8; 16] = guid(
+    0xdc88_6566,
+    0x984a,
+    0x4798,
+    [0xa7, 0x5e, 0x55, 0x85, 0xa7, 0xbf, 0x67, 0xcc],
+);
+const GUID_HASH_TABLE: [u8; 16] = guid(
+    0x7255_371f,
+    0x3a3b,
+    0x4b04,
+    [0x92, 0x7b, 0x1d, 0xa6, 0xef, 0xa8, 0xd4, 0x54],
+);
+const GUID_IGVM: [u8; 16] = guid(
+    0x784f_a70e,
+    0x3176,
+    0x4677,
+    [0x8a, 0x20, 0x04, 0xb6, 0x86, 0x99, 0xe3, 0x74],
+);
+
+/// Bytes between the footer GUID and the end of the image (the reset vector).
+const FOOTER_DISTANCE: usize = 32;
+/// Length and GUID behind the data of each entry.
+const ENTRY_TAIL: usize = 18;
+/// More sections than any image has; bounds what a hostile one can make us do.
+const MAX_SECTIONS: u32 = 64;
+
+const fn guid(a: u32, b: u16, c: u16, d: [u8; 8]) -> [u8; 16] {
+    let (a, b, c) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes());
+    [
+        a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7],
+    ]
+}
+
+/// Why an image cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OvmfError {
+    /// Size.
+    #[error(
+        "the image has {size:#x} bytes; an ovmf image is a multiple of 0x1000 between 0x20000 and 0x1000000"
+    )]
+    Size {
+        /// Bytes.
+        size: usize,
+    },
+    /// No footer.
+    #[error(
+        "no ovmf table footer (guid 96b582de-1fb2-45f7-baea-a366c55a082d) 32 bytes before the end of the image; this is not an ovmf image, or it is only the variable store"
+    )]
+    NoFooter,
+    /// A table that does not fit its place.
+    #[error("the ovmf {table} at image offset {offset:#x} is malformed: {reason}")]
+    Malformed {
+        /// Which table.
+        table: &'static str,
+        /// Where.
+        offset: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A platform needs a table that is missing.
+    #[error(
+        "{platform} needs the {table} in the image, and there is none; use an image that is built with it (debian's OVMF.fd has it, OVMF_CODE_4M.fd has not)"
+    )]
+    Missing {
+        /// The platform.
+        platform: &'static str,
+        /// The table.
+        table: &'static str,
+    },
+    /// The plan that the tables ask for is not consistent.
+    #[error(transparent)]
+    Plan(#[from] launch_plan::PlanError),
+    /// A platform that OVMF images are not wrapped for.
+    #[error("ovmf images cannot be wrapped for {0}; choose native, sev, sev-es or sev-snp")]
+    Platform(&'static str),
+}
+
+/// What a section of the SEV metadata is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SectionKind {
+    /// Memory that the firmware uses before it validates any (type 1).
+    Memory,
+    /// The secrets page (type 2).
+    Secrets,
+    /// The CPUID page (type 3).
+    Cpuid,
+    /// The SVSM calling area (type 4).
+    SvsmCaa,
+    /// The page with hashes of kernel, initrd and command line (type 0x10).
+    KernelHashes,
+}
+
+/// A section of the SEV metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Section {
+    /// First byte address, page aligned.
+    pub gpa: u64,
+    /// Length in bytes, a multiple of 4 KiB.
+    pub len: u64,
+    /// What it is for.
+    pub kind: SectionKind,
+}
+
+/// The image's own IGVM metadata (edk2 from 2026 on).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IgvmArea {
+    /// Parameter area: address and length, page aligned.
+    pub parameters: (u64, u64),
+    /// Offset of the memory map in the parameter area.
+    pub memory_map: Option<u32>,
+    /// Offset of the VP count in the parameter area.
+    pub vp_count: Option<u32>,
+    /// Hand-off block area: address and length.
+    pub hob: Option<(u64, u64)>,
+}
+
+/// What the tables of an image say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tables {
+    /// Where application processors start under SEV-ES and SEV-SNP.
+    pub ap_reset: Option<u32>,
+    /// Base and size of the kernel hash table; base 0 means that the image does not support it.
+    pub hash_table: Option<(u32, u32)>,
+    /// SEV metadata sections in table order; `None` when the image has none.
+    pub sections: Option<Vec<Section>>,
+    /// IGVM metadata.
+    pub igvm: Option<IgvmArea>,
+}
+
+fn u16_at(image: &[u8], at: usize) -> Option<u16> {
+    image
+        .get(at..at.checked_add(2)?)?
+        .try_into()
+        .ok()
+        .map(u16::from_le_bytes)
+}
+
+fn u32_at(image: &[u8], at: usize) -> Option<u32> {
+    image
+        .get(at..at.checked_add(4)?)?
+        .try_into()
+        .ok()
+        .map(u32::from_le_bytes)
+}
+
+/// Shorthand for a malformed table.
+fn bad(table: &'static str, offset: usize, reason: impl fmt::Display) -> OvmfError {
+    OvmfError::Malformed {
+        table,
+        offset,
+        reason: reason.to_string(),
+    }
+}
+
+impl Tables {
+    /// Reads the tables of `image`.
+    pub fn read(image: &[u8]) -> Result<Self, OvmfError> {
+        let size = image.len();
+        if !size.is_multiple_of(0x1000) || !(0x2_0000..=0x100_0000).contains(&size) {
+            return Err(OvmfError::Size { size });
+        }
+        let footer_end = size - FOOTER_DISTANCE;
+        if image[footer_end - 16..footer_end] != GUID_FOOTER {
+            return Err(OvmfError::NoFooter);
+        }
+        let length_at = footer_end - ENTRY_TAIL;
+        let total = usize::from(u16_at(image, length_at).unwrap_or(0));
+        let start = footer_end.checked_sub(total).filter(|_| total >= ENTRY_TAIL);
+        let start =
+            start.ok_or_else(|| bad("table footer", length_at, format!("its length is {total:#x}")))?;
+        let mut tables = Self::default();
+        let mut end = length_at;
+        while end > start {
+            let (data, at) = entry(image, start, end)?;
+            tables.take(image, &image[end - 16..end], data, at)?;
+            end = at;
+        }
+        Ok(tables)
+    }
+
+    /// Takes over one entry whose data begins at `at`.
+    fn take(&mut self, image: &[u8], guid: &[u8], data: &[u8], at: usize) -> Result<(), OvmfError> {
+        if guid == GUID_SEV_ES_RESET {
+            let value =
+                u32_at(data, 0).ok_or_else(|| bad("sev-es reset block", at, "shorter than 4 bytes"))?;
+            self.ap_reset = Some(value);
+        } else if guid == GUID_HASH_TABLE {
+            let pair = u32_at(data, 0).zip(u32_at(data, 4));
+            self.hash_table = Some(pair.ok_or_else(|| bad("hash table entry", at, "shorter than 8 bytes"))?);
+        } else if guid == GUID_SEV_METADATA {
+            self.sections = Some(sections(image, metadata_offset(image, data, at)?)?);
+        } else if guid == GUID_IGVM {
+            self.igvm = Some(igvm_area(image, metadata_offset(image, data, at)?)?);
+        }
+        Ok(())
+    }
+}
+
+/// The entry whose GUID ends at `end`: its data and where that begins.
+fn entry(image: &[u8], start: usize, end: usize) -> Result<(&[u8], usize), OvmfError> {
+    let wrong = |reason: String| bad("table entry", end, reason);
+    let length_at = end.checked_sub(ENTRY_TAIL).filter(|at| *at >= start);
+    let length_at = length_at.ok_or_else(|| wrong("it begins before the table".into()))?;
+    let length = usize::from(u16_at(image, length_at).unwrap_or(0));
+    let at = end
+        .checked_sub(length)
+        .filter(|at| length >= ENTRY_TAIL && *at >= start);
+    let at = at.ok_or_else(|| wrong(format!("its length is {length:#x}")))?;
+    Ok((&image[at..length_at], at))
+}
+
+/// The image offset that an entry gives as a distance from the end.
+fn metadata_offset(image: &[u8], data: &[u8], at: usize) -> Result<usize, OvmfError> {
+    let distance = u32_at(data, 0).ok_or_else(|| bad("metadata entry", at, "shorter than 4 bytes"))? as usize;
+    image.len().checked_sub(distance).ok_or_else(|| {
+        bad(
+            "metadata entry",
+            at,
+            format!("it points {distance:#x} bytes before the end, outside the image"),
+        )
+    })
+}
+
+/// SEV metadata: `ASEV`, u32 length, u32 version, u32 count, then {u32 base, u32 size, u32 type}.
+fn sections(image: &[u8], at: usize) -> Result<Vec<Section>, OvmfError> {
+    const TABLE: &str = "sev metadata";
+    if image.get(at..at.saturating_add(4)) != Some(b"ASEV") {
+        return Err(bad(TABLE, at, "no ASEV signature"));
+    }
+    let header = |i: usize| u32_at(image, at + 4 * i).ok_or_else(|| bad(TABLE, at, "cut off"));
+    let (version, count) = (header(2)?, header(3)?);
+    if version != 1 || count > MAX_SECTIONS {
+        return Err(bad(
+            TABLE,
+            at,
+            format!("version {version} with {count} sections; known is version 1"),
+        ));
+    }
+    let mut out = Vec::with_capacity(count as usize);
+    for i in 0..count as usize {
+        let place = at + 16 + 12 * i;
+        let field = |n: usize| u32_at(image, place + 4 * n).ok_or_else(|| bad(TABLE, place, "cut off"));
+        let (base, size, kind) = (field(0)?, field(1)?, field(2)?);
+        let kind = match kind {
+            1 => SectionKind::Memory,
+            2 => SectionKind::Secrets,
+            3 => SectionKind::Cpuid,
+            4 => SectionKind::SvsmCaa,
+            0x10 => SectionKind::KernelHashes,
+            other => return Err(bad(TABLE, place, format!("unknown section type {other:#x}"))),
+        };
+        let one_page = !matches!(kind, SectionKind::Memory) && size != 0x1000;
+        if base == 0 || base % 0x1000 != 0 || size == 0 || size % 0x1000 != 0 || one_page {
+            return Err(bad(
+                TABLE,
+                place,
+                format!("section {base:#x} with {size:#x} bytes is not page aligned"),
+            ));
+        }
+        out.push(Section {
+            gpa: base.into(),
+            len: size.into(),
+            kind,
+        });
+    }
+    Ok(out)
+}
+
+/// IGVM metadata: `IGVM`, u32 length, u32 version, u32 count, then {u32 base, u32 size, u32 type}.
+fn igvm_area(image: &[u8], at: usize) -> Result<IgvmArea, OvmfError> {
+    const TABLE: &str = "igvm metadata";
+    if image.get(at..at.saturating_add(4)) != Some(b"IGVM") {
+        return Err(bad(TABLE, at, "no IGVM signature"));
+    }
+    let count = u32_at(image, at + 12).filter(|c| *c <= MAX_SECTIONS);
+    let count = count.ok_or_else(|| bad(TABLE, at, "its entry count is missing or too large"))?;
+    let mut area = IgvmArea::default();
+    for i in 0..count as usize {
+        let place = at + 16 + 12 * i;
+        let field = |n: usize| u32_at(image, place + 4 * n).ok_or_else(|| bad(TABLE, place, "cut off"));
+        let (base, size, kind) = (field(0)?, field(1)?, field(2)?);
+        match kind {
+            0x100 => area.parameters = (base.into(), size.into()),
+            0x101 => area.memory_map = Some(base),
+            0x102 => area.vp_count = Some(base),
+            0x200 => area.hob = Some((base.into(), size.into())),
+            // Entries of later firmware are for loaders that know them.
+            _ => {}
+        }
+    }
+    Ok(area)
+}
+
+#[cfg(test)]
+mod tests;
