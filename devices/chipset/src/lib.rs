@@ -18,6 +18,8 @@ pub mod pm;
 pub mod reset;
 pub mod routing;
 pub mod rtc;
+#[cfg(test)]
+mod testing;
 pub mod uart;
 
 pub use bus::{BusError, Chipset, ChipsetBuilder, MmioWindow, PortWidth, PortWindow};

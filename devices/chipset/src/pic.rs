@@ -50,6 +50,16 @@ struct Controller {
 }
 
 impl Controller {
+    /// After power on everything is masked, as firmware leaves it: a guest that never programs the pair
+    /// never hears of it. (The data sheet leaves the masks undefined until ICW1 clears them.)
+    fn power_on(level: u8) -> Self {
+        Self {
+            level,
+            imr: 0xFF,
+            ..Self::default()
+        }
+    }
+
     /// The index of the highest-priority bit of `bits`, in rotated order.
     fn highest(&self, bits: u8) -> Option<u8> {
         (0..8)
@@ -217,7 +227,7 @@ impl Pic {
     /// The pair after power on.
     pub fn new(lapics: Arc<LapicSet>) -> Arc<Self> {
         let pic = Arc::new(Self {
-            pair: Mutex::default(),
+            pair: Mutex::new([Controller::power_on(0); 2]),
             lapics,
         });
         let source: Arc<dyn ExtIntSource> = pic.clone();
@@ -289,11 +299,7 @@ pub struct PicPorts {
 impl Device for PicPorts {
     fn reset(&mut self) {
         self.pic.with(|pair| {
-            let level = pair[self.index].level;
-            pair[self.index] = Controller {
-                level,
-                ..Controller::default()
-            };
+            pair[self.index] = Controller::power_on(pair[self.index].level);
         });
     }
 

@@ -87,7 +87,7 @@ impl Pit {
     }
 
     fn read_speaker(&self) -> u8 {
-        let refresh = u8::from((self.clock.now() / REFRESH_NS) % 2 != 0);
+        let refresh = u8::from(!(self.clock.now() / REFRESH_NS).is_multiple_of(2));
         let output = u8::from(self.channels[2].output(self.now()));
         self.speaker | refresh << 4 | output << 5
     }

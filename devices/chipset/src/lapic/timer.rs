@@ -33,8 +33,8 @@ pub(crate) struct Timer {
     pub(crate) initial: u32,
     /// Divide configuration register, bits 3, 1 and 0.
     pub(crate) divide: u32,
-    /// Clock nanoseconds at which the count was `initial`.
-    start: u64,
+    /// Clock nanoseconds at which the count was `initial`; before zero when the divider was raised early.
+    start: i64,
     /// TSC value of the deadline; 0 is disarmed.
     pub(crate) tsc_deadline: u64,
 }
@@ -46,6 +46,16 @@ impl Timer {
         if code == 7 { 1 } else { 2 << code }
     }
 
+    /// Nanoseconds since the start.
+    fn elapsed(&self, now: u64) -> u64 {
+        (now as i64).saturating_sub(self.start).max(0) as u64
+    }
+
+    /// The clock `ns` after the start.
+    fn after_start(&self, ns: u64) -> u64 {
+        self.start.saturating_add_unsigned(ns).max(0) as u64
+    }
+
     fn period(&self) -> u64 {
         u64::from(self.initial) * self.divisor()
     }
@@ -53,14 +63,14 @@ impl Timer {
     /// Loads the initial count and starts counting.
     pub(crate) fn load(&mut self, initial: u32, now: u64) {
         self.initial = initial;
-        self.start = now;
+        self.start = now as i64;
     }
 
     /// Changes the divider without losing the current count.
     pub(crate) fn set_divide(&mut self, divide: u32, mode: Mode, now: u64) {
         let done = u64::from(self.initial) - u64::from(self.current(mode, now));
         self.divide = divide;
-        self.start = now.saturating_sub(done * self.divisor());
+        self.start = now as i64 - (done * self.divisor()) as i64;
     }
 
     /// The current count register.
@@ -68,7 +78,7 @@ impl Timer {
         if self.initial == 0 || mode == Mode::TscDeadline {
             return 0;
         }
-        let counted = now.saturating_sub(self.start) / self.divisor();
+        let counted = self.elapsed(now) / self.divisor();
         let initial = u64::from(self.initial);
         match mode {
             Mode::Periodic => (initial - counted % initial) as u32,
@@ -78,7 +88,7 @@ impl Timer {
 
     /// Whether a count-down that was started has reached zero at least once.
     pub(crate) fn has_expired(&self, mode: Mode, now: u64) -> bool {
-        mode != Mode::TscDeadline && self.initial != 0 && now >= self.start.saturating_add(self.period())
+        mode != Mode::TscDeadline && self.initial != 0 && self.elapsed(now) >= self.period()
     }
 
     /// The next expiry after `now` for a count-down mode.
@@ -86,16 +96,13 @@ impl Timer {
         if self.initial == 0 {
             return None;
         }
-        let first = self.start.saturating_add(self.period());
+        let first = self.after_start(self.period());
         match mode {
             Mode::OneShot => (first > now).then_some(first),
             Mode::Periodic if first > now => Some(first),
             Mode::Periodic => {
-                let missed = (now - self.start) / self.period();
-                Some(
-                    self.start
-                        .saturating_add((missed + 1).saturating_mul(self.period())),
-                )
+                let missed = self.elapsed(now) / self.period();
+                Some(self.after_start((missed + 1).saturating_mul(self.period())))
             }
             Mode::TscDeadline => None,
         }

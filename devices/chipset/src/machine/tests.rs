@@ -1,2 +1,248 @@
 // SPDX-License-Identifier: MIT
-//! Tests.
+//! Whole machines: what each has, interrupts from device to VP, and a guest that does anything.
+
+use super::*;
+use crate::lock;
+use crate::testing::Bench;
+use chipset_device::{PowerRequest, VpBus};
+
+const MACHINES: [Machine; 4] = [Machine::Plain, Machine::Linux, Machine::HyperV, Machine::Ovmf];
+
+fn config(bench: &Bench, machine: Machine) -> MachineConfig {
+    MachineConfig {
+        machine,
+        vp_count: 2,
+        phys_bits: 39,
+        x2apic: true,
+        tsc_hz: Some(1_000_000_000),
+        memory: CmosMemory {
+            below_4g: 1 << 30,
+            above_4g: 0,
+        },
+        serial: [Some(bench.record.clone()), None, Some(bench.record.clone()), None],
+        test_exit: true,
+        world: bench.world(),
+    }
+}
+
+fn chipset(bench: &Bench, machine: Machine) -> Chipset {
+    compose(config(bench, machine)).unwrap().build()
+}
+
+fn inb(chipset: &Chipset, port: u16) -> u8 {
+    let mut data = [0];
+    chipset.port_read(0, port, &mut data);
+    data[0]
+}
+
+fn outb(chipset: &Chipset, port: u16, value: u8) {
+    chipset.port_write(0, port, &[value]);
+}
+
+#[test]
+fn every_machine_prints_powers_off_resets_and_exits() {
+    for machine in MACHINES.into_iter().filter(|m| *m != Machine::Ovmf) {
+        let bench = Bench::new();
+        let chipset = chipset(&bench, machine);
+        outb(&chipset, 0x3F8, b'!');
+        assert_eq!(*lock(&bench.record.output), b"!", "{machine:?}");
+        chipset.port_write(0, 0x404, &0x2000u16.to_le_bytes());
+        outb(&chipset, 0x405, 0x20);
+        outb(&chipset, 0x433, 1);
+        chipset.port_write(0, 0xF4, &3u32.to_le_bytes());
+        let expected = [
+            PowerRequest::Shutdown,
+            PowerRequest::Shutdown,
+            PowerRequest::Reset,
+            PowerRequest::TestExit(3),
+        ];
+        assert_eq!(*lock(&bench.record.power), expected, "{machine:?}");
+    }
+}
+
+#[test]
+fn absent_ports_read_all_ones() {
+    let bench = Bench::new();
+    let hyperv = chipset(&bench, Machine::HyperV);
+    for port in [0x2F8, 0x20, 0x21, 0xA1, 0x40, 0x61, 0xCF8, 0x64, 0x92, 0xCF9] {
+        assert_eq!(inb(&hyperv, port), 0xFF, "port {port:#x}");
+    }
+    outb(&hyperv, 0xCF9, 6);
+    assert!(lock(&bench.record.power).is_empty());
+}
+
+#[test]
+fn com1_and_com3_share_a_line() {
+    let bench = Bench::new();
+    let chipset = chipset(&bench, Machine::Plain);
+    let entry = |low: u32| {
+        chipset.mmio_write(0, 0xFEC0_0000, &0x18u32.to_le_bytes());
+        chipset.mmio_write(0, 0xFEC0_0010, &low.to_le_bytes());
+    };
+    entry(0x8034);
+    for base in [0x3F8, 0x3E8] {
+        outb(&chipset, base + 4, 8);
+        outb(&chipset, base + 1, 2);
+    }
+    assert_eq!(chipset.acknowledge(0), Some(0x34));
+    let eoi = || chipset.mmio_write(0, 0xFEE0_00B0, &[0; 4]);
+    outb(&chipset, 0x3F8 + 1, 0);
+    eoi();
+    assert_eq!(chipset.acknowledge(0), Some(0x34), "the other one still asks");
+    outb(&chipset, 0x3E8 + 1, 0);
+    eoi();
+    assert_eq!(chipset.acknowledge(0), None);
+}
+
+#[test]
+fn the_pit_reaches_vp_0_through_the_8259_and_pin_2() {
+    let bench = Bench::new();
+    let chipset = chipset(&bench, Machine::Linux);
+    for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0x21, 0xFE)] {
+        outb(&chipset, port, value);
+    }
+    for (port, value) in [(0x43, 0x34), (0x40, 0), (0x40, 0x10)] {
+        outb(&chipset, port, value);
+    }
+    bench.advance(4_000_000);
+    assert!(chipset.poll(0).interrupt);
+    assert_eq!(chipset.acknowledge(0), Some(0x30));
+    outb(&chipset, 0x20, 0x20);
+    outb(&chipset, 0x21, 0xFF);
+    // Pin 2, edge, vector 0x41 to VP 1.
+    chipset.mmio_write(1, 0xFEE0_00F0, &0x1FFu32.to_le_bytes());
+    for (register, value) in [(0x15u32, 1u32 << 24), (0x14, 0x41)] {
+        chipset.mmio_write(0, 0xFEC0_0000, &register.to_le_bytes());
+        chipset.mmio_write(0, 0xFEC0_0010, &value.to_le_bytes());
+    }
+    bench.advance(4_000_000);
+    assert_eq!(
+        (chipset.acknowledge(0), chipset.acknowledge(1)),
+        (None, Some(0x41))
+    );
+}
+
+#[test]
+fn reset_gives_the_state_after_power_on() {
+    for machine in MACHINES {
+        let bench = Bench::new();
+        let chipset = chipset(&bench, machine);
+        let fresh = chipset.inspect();
+        fuzz(&chipset, &bench, 7, 20_000, &|port| {
+            !(0x70..=0x73).contains(&port)
+        });
+        bench.record.power.lock().unwrap().clear();
+        chipset.reset();
+        let strip = |text: &str| {
+            // Time goes on, counters and clocks with it.
+            let moving = ["timer ", "time ", "waiting "];
+            text.lines()
+                .filter(|l| !moving.iter().any(|m| l.starts_with(m)))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(strip(&chipset.inspect()), strip(&fresh), "{machine:?}");
+    }
+}
+
+/// A generator that needs no crate: xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+const PORTS: [u16; 22] = [
+    0x20, 0x21, 0xA0, 0xA1, 0x40, 0x43, 0x61, 0x64, 0x70, 0x71, 0x92, 0xF4, 0x3F8, 0x2F8, 0x400, 0x408,
+    0x433, 0x4D0, 0x600, 0xCF8, 0xCFC, 0xFFFC,
+];
+const PAGES: [u64; 8] = [
+    0xFEC0_0000,
+    0xFEE0_0000,
+    0xFED4_0000,
+    0xB000_0000,
+    0xE000_0000,
+    0xFEBF_FFFC,
+    0,
+    u64::MAX - 0xFFF,
+];
+const MSRS: [u32; 6] = [0x1B, 0x6E0, 0x80B, 0x808, 0x830, 0x83F];
+
+/// `count` random things that a guest can do.
+fn fuzz(chipset: &Chipset, bench: &Bench, seed: u64, count: u32, allowed: &dyn Fn(u16) -> bool) {
+    let mut r = Random(seed);
+    for _ in 0..count {
+        let vp = r.below(3) as u32;
+        let mut data = r.next().to_le_bytes();
+        let port_len = r.pick(&[1, 2, 4]);
+        let mmio_len = r.pick(&[1, 2, 4, 8, 3]);
+        let port = match r.below(4) {
+            0 => r.next() as u16,
+            _ => r.pick(&PORTS).wrapping_add(r.below(8) as u16),
+        };
+        let gpa = r.pick(&PAGES).wrapping_add(r.below(0x1000));
+        let gpa = if r.below(2) == 0 { gpa & !0xF } else { gpa };
+        let msr = if r.below(2) == 0 {
+            r.pick(&MSRS)
+        } else {
+            0x800 + r.below(0x100) as u32
+        };
+        match r.below(9) {
+            0 | 1 if allowed(port) => chipset.port_read(vp, port, &mut data[..port_len]),
+            2 | 3 if allowed(port) => chipset.port_write(vp, port, &data[..port_len]),
+            4 => chipset.mmio_read(vp, gpa, &mut data[..mmio_len]),
+            5 => chipset.mmio_write(vp, gpa, &data[..mmio_len]),
+            6 => {
+                let value = u64::from_le_bytes(data) >> r.below(64);
+                let _ = (chipset.msr_read(vp, msr), chipset.msr_write(vp, msr, value));
+            }
+            7 => {
+                let _ = (chipset.poll(vp), chipset.acknowledge(vp));
+                chipset.set_cr8(vp, data[0]);
+            }
+            _ => {
+                let step = r.below(1 << 22) >> r.below(22);
+                bench.skip(step);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_guest_access_panics_on_any_machine() {
+    let count = 300_000;
+    for machine in MACHINES {
+        for seed in [1, 2, 3] {
+            let bench = Bench::new();
+            fuzz(&chipset(&bench, machine), &bench, seed, count, &|_| true);
+        }
+    }
+}
+
+#[test]
+fn deadlines_never_lie_so_close_that_the_host_spins() {
+    let bench = Bench::new();
+    let chipset = chipset(&bench, Machine::Plain);
+    fuzz(&chipset, &bench, 99, 50_000, &|_| true);
+    let start = bench.clock.now();
+    let mut fired = 0;
+    while let Some(deadline) = bench.timers.next_deadline().filter(|&d| d < start + 100_000_000) {
+        bench.skip(deadline.saturating_sub(bench.clock.now()));
+        fired += 1;
+    }
+    // Three sources at most every 10 us, the clock at most every 30 us.
+    assert!(fired <= 4 * 10_000 + 10, "{fired} deadlines in 100 ms");
+}
