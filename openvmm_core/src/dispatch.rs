@@ -65,6 +65,9 @@ enum State {
 /// Runs the VM until it ends.
 pub(crate) async fn run(vm: Vm<'_>, mut requests: Requests) -> anyhow::Result<Ended> {
     let signals = vm.partition.signals();
+    for thread in &vm.threads {
+        thread.reset().await?;
+    }
     let mut worker = Worker { vm, signals, state: State::Created, in_guest: 0, cause: None };
     let ended = worker.serve(&mut requests).await;
     // Whatever happened, no VP may run on while the process winds down.
@@ -95,7 +98,7 @@ impl Worker<'_> {
                     let was_running = self.quiesce().await?;
                     self.go_on(was_running).await?
                 }
-                request = requests.recv() => match request {
+                request = requests.0.recv() => match request {
                     // Nobody is left who could ask for anything.
                     None => Some(Ended::stopped(0)),
                     Some(request) => self.carry_out(request).await?,

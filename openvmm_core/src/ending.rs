@@ -59,7 +59,8 @@ impl Cause {
     /// What a returned run call means; `None` when it was asked for.
     pub(crate) fn of_stop(result: Result<VpStop, RunError>) -> Option<Self> {
         let how = match result {
-            Ok(VpStop::Requested) => return None,
+            // Breakpoint and step stops belong to a debugger, which takes them before they get here.
+            Ok(VpStop::Requested | VpStop::Breakpoint { .. } | VpStop::Stepped { .. }) => return None,
             Ok(VpStop::TripleFault { vp }) => format!("vp {vp} triple faulted"),
             Ok(VpStop::Unrunnable { vp, reason }) => format!("vp {vp} cannot go on: {reason}"),
             Err(error) => return Some(Self::Host(error)),

@@ -26,6 +26,8 @@ pub enum FitError {
     Required { needed: GpaRange, gap: GpaRange, fits: Option<u64>, machine: &'static str, origin: Origin },
     #[error("{origin}: pages are imported at {needed}, but there is no memory at {gap}; {}", way_out(.fits, .machine))]
     Import { needed: GpaRange, gap: GpaRange, fits: Option<u64>, machine: &'static str, origin: Origin },
+    #[error("it needs memory at {needed}, but there is none at {gap}; {}", way_out(.fits, .machine))]
+    Host { needed: GpaRange, gap: GpaRange, fits: Option<u64>, machine: &'static str },
     #[error("{origin}: pages are imported at {needed}, inside the mmio gap {mmio} of the {machine} machine")]
     InMmio { needed: GpaRange, mmio: GpaRange, machine: &'static str, origin: Origin },
     #[error("{origin}: pages are imported at {needed}, beyond the {bits} physical address bits of this guest")]
@@ -54,6 +56,17 @@ pub fn extra_ram(plan: &LaunchPlan<'_>, layout: &MemoryLayout, rule: OutsideRam)
         }
     }
     Ok(extra.iter().map(|(first, last)| GpaRange::new(first, last - first + 1)).collect())
+}
+
+/// Refuses a range that the host wants to write and that is not RAM.
+pub(crate) fn check_ram(layout: &MemoryLayout, needed: GpaRange) -> Result<(), FitError> {
+    match missing(layout, needed).first() {
+        None => Ok(()),
+        Some(&gap) => {
+            let (fits, machine) = (memory_that_fits(layout, needed), layout.machine.name());
+            Err(FitError::Host { needed, gap, fits, machine })
+        }
+    }
 }
 
 fn required(layout: &MemoryLayout, needed: GpaRange, origin: Origin) -> Result<(), FitError> {

@@ -12,11 +12,26 @@ use x86defs::{SegmentRegister, X86State, cr0, cr4, efer};
 
 /// Bytes of code shown from the instruction pointer on.
 const CODE_BYTES: usize = 16;
-const GPR_NAMES: [&str; 16] =
+pub(crate) const GPR_NAMES: [&str; 16] =
     ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
 
 /// One VP's registers, and the code at its instruction pointer.
 pub(crate) fn describe(vp: VpIndex, s: &X86State, memory: &GuestMemory) -> String {
+    let mut out = describe_registers(vp, s);
+    let linear = code_address(s);
+    match bytes_at(s, memory, linear) {
+        Some(code) => {
+            let _ = writeln!(out, "  code at {linear:#x}: {}", hex(&code));
+        }
+        None => {
+            let _ = writeln!(out, "  code at {linear:#x} is not in ram");
+        }
+    }
+    out
+}
+
+/// One VP's registers.
+pub(crate) fn describe_registers(vp: VpIndex, s: &X86State) -> String {
     let mut out = format!("vp {vp}: rip {:#x} in {} mode, rflags {:#x}\n", s.rip, mode(s), s.rflags);
     for (i, row) in GPR_NAMES.chunks(4).enumerate() {
         for (j, name) in row.iter().enumerate() {
@@ -34,15 +49,6 @@ pub(crate) fn describe(vp: VpIndex, s: &X86State, memory: &GuestMemory) -> Strin
         "  gdtr {:#x}/{:#x} idtr {:#x}/{:#x}",
         s.gdtr.base, s.gdtr.limit, s.idtr.base, s.idtr.limit
     );
-    let linear = code_address(s);
-    match bytes_at(s, memory, linear) {
-        Some(code) => {
-            let _ = writeln!(out, "  code at {linear:#x}: {}", hex(&code));
-        }
-        None => {
-            let _ = writeln!(out, "  code at {linear:#x} is not in ram");
-        }
-    }
     out
 }
 

@@ -67,7 +67,14 @@ pub(crate) struct MemoryRange {
 }
 
 /// The worker's end.
-pub(crate) type Requests = mpsc::Receiver<Request>;
+#[derive(Debug)]
+pub struct Requests(pub(crate) mpsc::Receiver<Request>);
+
+/// A client, and the end that the worker is given.
+pub fn channel() -> (VmClient, Requests) {
+    let (requests, worker) = mpsc::channel(8);
+    (VmClient { requests }, Requests(worker))
+}
 
 /// Drives a VM from another thread. Clones drive the same VM.
 #[derive(Debug, Clone)]
@@ -76,12 +83,6 @@ pub struct VmClient {
 }
 
 impl VmClient {
-    /// A client and the worker's end.
-    pub(crate) fn new() -> (Self, Requests) {
-        let (requests, worker) = mpsc::channel(8);
-        (Self { requests }, worker)
-    }
-
     /// Lets the guest run for the first time.
     pub fn start(&self) -> Result<(), VerbError> {
         self.call((), Request::Start)

@@ -2,7 +2,7 @@
 //! The verbs and the ends, over a partition whose guest is a script.
 
 use super::*;
-use crate::rpc::VmClient;
+use crate::rpc::{self, VmClient};
 use chipset_device::{PowerRequest, PowerSink, TimerQueue, VpBus};
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -88,7 +88,7 @@ struct Rig {
 
 /// A two-processor VM whose guest follows `script`; a relaunch fails once `fail_at` have succeeded.
 fn rig(script: Vec<Act>, on: EndActions, fail_at: Option<u32>) -> Rig {
-    let (client, requests) = VmClient::new();
+    let (client, requests) = rpc::channel();
     let counter = || Arc::new(AtomicU32::new(0));
     let (runner_resets, relaunches, nmis) = (counter(), counter(), counter());
     let thread = std::thread::spawn({
@@ -192,7 +192,7 @@ fn every_verb_does_its_part_on_an_idle_guest() {
     r.client.pause().unwrap();
     assert!(r.client.inspect().unwrap().starts_with("paused\n"));
     r.client.reset().unwrap();
-    assert_eq!((Rig::count(&r.relaunches), Rig::count(&r.runner_resets)), (1, 2));
+    assert_eq!((Rig::count(&r.relaunches), Rig::count(&r.runner_resets)), (1, 4));
     assert!(r.client.inspect().unwrap().starts_with("paused\n"));
     r.client.resume().unwrap();
     let client = r.client.clone();
@@ -236,7 +236,7 @@ fn a_guest_reset_launches_again_and_runs_on() {
     r.client.start().unwrap();
     let (relaunches, resets) = (r.relaunches.clone(), r.runner_resets.clone());
     assert_eq!(r.join().unwrap().reason, HaltReason::Shutdown);
-    assert_eq!((Rig::count(&relaunches), Rig::count(&resets)), (2, 4));
+    assert_eq!((Rig::count(&relaunches), Rig::count(&resets)), (2, 6));
 }
 
 #[test]

@@ -150,14 +150,37 @@ impl GuestMemory {
     /// Returns all RAM to zero by giving the pages back to the host. Generations stay as they are
     /// (touching all of them would cost memory in proportion to RAM): a reset drops translations anyway.
     pub fn zero(&self) -> Result<(), MemoryError> {
+        self.zero_except(&[])
+    }
+
+    /// Like [`GuestMemory::zero`], but the whole pages of the `(gpa, len)` ranges in `kept` stay as they are.
+    pub fn zero_except(&self, kept: &[(u64, u64)]) -> Result<(), MemoryError> {
+        let mut kept = kept.to_vec();
+        kept.sort_unstable();
         for r in &self.inner.regions {
-            // SAFETY: the region is a private anonymous mapping that `inner` owns; MADV_DONTNEED only
-            // replaces its contents by zeros. VPs are stopped by the caller's contract (reset).
-            let rc = unsafe { libc::madvise(r.host as *mut libc::c_void, r.len as usize, libc::MADV_DONTNEED) };
-            if rc != 0 {
-                let reason = std::io::Error::last_os_error().to_string();
-                return Err(MemoryError::Map { gpa: r.gpa, len: r.len, reason });
+            let (mut from, end) = (r.gpa, r.gpa + r.len);
+            for &(gpa, len) in &kept {
+                let stop = gpa.checked_next_multiple_of(PAGE).unwrap_or(end).clamp(from, end);
+                self.drop_pages(r, from, stop)?;
+                from = (gpa.saturating_add(len) & !(PAGE - 1)).clamp(stop, end);
             }
+            self.drop_pages(r, from, end)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the pages `from..to` of `r`, which are inside it and page aligned, by zeros.
+    fn drop_pages(&self, r: &RamRegion, from: u64, to: u64) -> Result<(), MemoryError> {
+        if from >= to {
+            return Ok(());
+        }
+        let (host, len) = (r.host + (from - r.gpa) as usize, to - from);
+        // SAFETY: the range is part of a private anonymous mapping that `inner` owns; MADV_DONTNEED only
+        // replaces its contents by zeros. VPs are stopped by the caller's contract (reset).
+        let rc = unsafe { libc::madvise(host as *mut libc::c_void, len as usize, libc::MADV_DONTNEED) };
+        if rc != 0 {
+            let reason = std::io::Error::last_os_error().to_string();
+            return Err(MemoryError::Map { gpa: from, len, reason });
         }
         Ok(())
     }
@@ -231,6 +254,20 @@ mod tests {
         m.zero().unwrap();
         m.read(0xFFE, &mut b).unwrap();
         assert_eq!(b, [0; 4]);
+    }
+
+    #[test]
+    fn kept_ranges_survive_zeroing_and_nothing_else_does() {
+        let m = GuestMemory::allocate(&[(0, 0x4000), (0x1_0000, 0x2000)]).unwrap();
+        let pages = [0, 0x1000, 0x2000, 0x3000, 0x1_0000, 0x1_1000];
+        pages.iter().for_each(|&gpa| m.write(gpa, &[1]).unwrap());
+        m.zero_except(&[(0x1_1000, u64::MAX - 0x1_1000), (0x1000, 0x1000), (0x1000, 0x800)]).unwrap();
+        let left = pages.map(|gpa| {
+            let mut b = [9];
+            m.read(gpa, &mut b).unwrap();
+            b[0]
+        });
+        assert_eq!(left, [0, 1, 0, 0, 0, 1]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! parked, and calls the backend's kick when it is inside the guest. Setting the flag happens before
 //! the kick and the VP clears it before it looks at its events, so no wake is lost.
 
-use chipset_device::VpIndex;
+use chipset_device::{VpIndex, VpWake};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -138,6 +138,12 @@ impl VpSignals {
                 }
             }
         }
+    }
+}
+
+impl VpWake for VpSignals {
+    fn wake(&self, vp: VpIndex) {
+        Self::wake(self, vp);
     }
 }
 

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+//! From a load mode to a launch plan: opening, deciding, planning.
+//!
+//! Always true: everything that was decided and not said on the command line is a note; a confidential
+//! request never becomes something weaker. The plan borrows from the opened files, which stay mapped for
+//! as long as the VM may be reset. Not here: interpreting files (`vm_loaders`), values that the host adds
+//! ([`crate::host_values`]).
+
+mod files;
+mod notes;
+mod platform;
+mod relocation;
+
+pub(crate) use files::Files;
+pub(crate) use notes::Notes;
+
+use crate::fit::{self, OutsideRam};
+use anyhow::{Context, bail};
+use launch_plan::{LaunchPlan, StepKind};
+use openvmm_defs::{Config, GpaRange, IgvmPayload, IsolationRequest, LoadMode, Machine, MemoryLayout, UefiSettings, Vtl2Base};
+use vm_loaders::igvm::File;
+use vm_loaders::uefi;
+
+/// What the host prepares besides the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Payload {
+    /// Only what the image's own parameter areas ask for.
+    Parameters,
+    /// The UEFI configuration blob and R12 as well.
+    Uefi(UefiSettings),
+}
+
+/// What was decided before a layout exists.
+pub(crate) struct Decision<'f> {
+    pub(crate) machine: Machine,
+    pub(crate) payload: Payload,
+    /// The plan at the file's addresses; `None` when it depends on the layout (direct Linux).
+    plan: Option<LaunchPlan<'f>>,
+}
+
+/// A plan, and the memory that it needs beyond the layout's RAM.
+pub(crate) struct Loaded<'f> {
+    pub(crate) plan: LaunchPlan<'f>,
+    /// RAM of their own for pages outside the layout's RAM.
+    pub(crate) extra_ram: Vec<GpaRange>,
+    /// Ranges whose contents survive resets.
+    pub(crate) error_ranges: Vec<GpaRange>,
+}
+
+/// Decides what the opened files are and which machine they get.
+pub(crate) fn decide<'f>(config: &Config, files: &'f Files, notes: &mut Notes) -> anyhow::Result<Decision<'f>> {
+    if config.isolation != IsolationRequest::None {
+        // The command line refuses this with its own words; a worker driven otherwise must not fall back.
+        bail!("isolated launches are not available yet, and {:?} isolation was asked for", config.isolation);
+    }
+    match (&config.load, files) {
+        (LoadMode::Igvm { payload, .. }, Files::Igvm(mapped)) => {
+            decide_igvm(config.machine, payload, mapped.bytes(), notes)
+                .with_context(|| mapped.name().display().to_string())
+        }
+        (LoadMode::Uefi { settings, .. }, Files::Uefi(mapped)) => {
+            let plan = uefi::plan(mapped.bytes(), uefi::ConfigType::None)
+                .with_context(|| mapped.name().display().to_string())?;
+            Ok(Decision { machine: config.machine, payload: Payload::Uefi(settings.clone()), plan: Some(plan) })
+        }
+        (LoadMode::Linux { .. }, _) => {
+            Ok(Decision { machine: config.machine, payload: Payload::Parameters, plan: None })
+        }
+        _ => bail!("--ovmf: the ovmf machine is not available yet"),
+    }
+}
+
+fn decide_igvm<'f>(
+    machine: Machine,
+    payload: &IgvmPayload,
+    bytes: &'f [u8],
+    notes: &mut Notes,
+) -> anyhow::Result<Decision<'f>> {
+    let file = File::read(bytes)?;
+    let isolation = platform::choose(&file, notes)?;
+    let plan = file.plan(isolation)?;
+    let (machine, payload) = match payload {
+        IgvmPayload::Generic | IgvmPayload::Test | IgvmPayload::Linux => (machine, Payload::Parameters),
+        IgvmPayload::Uefi(settings) => (machine, Payload::Uefi(settings.clone())),
+        IgvmPayload::Ovmf => bail!("type=ovmf: the ovmf machine is not available yet"),
+        IgvmPayload::OpenHcl => bail!(
+            "type=openhcl: OpenHCL runs in vtl2, which is not available on this hypervisor; boot the vtl0 payload \
+             itself, for example with --igvm type=uefi,path=FILE"
+        ),
+        IgvmPayload::Auto(_) => bail!("type=auto is not available yet; name the type"),
+    };
+    if matches!(payload, Payload::Uefi(_)) && plan.vp_contexts().all(|(context, _)| context.vp != 0) {
+        bail!("the file has no context for the boot processor, so nothing would start the firmware");
+    }
+    Ok(Decision { machine, payload, plan: Some(plan) })
+}
+
+/// Makes the plan final for `layout` and checks that its pages have memory.
+pub(crate) fn plan<'f>(
+    config: &Config,
+    files: &'f Files,
+    decision: Decision<'f>,
+    layout: &MemoryLayout,
+    notes: &mut Notes,
+) -> anyhow::Result<Loaded<'f>> {
+    let mut plan = match (decision.plan, &config.load, files) {
+        (Some(plan), ..) => plan,
+        _ => bail!("the opened files do not belong to this load mode"),
+    };
+    if let LoadMode::Igvm { relocation, .. } = &config.load
+        && *relocation != Vtl2Base::File
+    {
+        plan = relocation::apply(&plan, *relocation, layout, notes)?;
+    }
+    let extra_ram = fit::extra_ram(&plan, layout, outside_ram(layout.machine))?;
+    for range in &extra_ram {
+        notes.add(format!("pages at {range} are outside ram and get memory of their own, which no memory map lists"));
+    }
+    let error_ranges = plan.steps().iter().filter_map(|step| match step.kind {
+        StepKind::ErrorRange { gpa, len } => Some(GpaRange::new(gpa, len)),
+        _ => None,
+    });
+    Ok(Loaded { extra_ram, error_ranges: error_ranges.collect(), plan })
+}
+
+fn outside_ram(machine: Machine) -> OutsideRam {
+    match machine {
+        Machine::Plain | Machine::Ovmf => OutsideRam::Allocate,
+        Machine::HyperV | Machine::Linux => OutsideRam::Refuse,
+    }
+}

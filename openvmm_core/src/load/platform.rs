@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+//! Which platform of an IGVM file a guest without isolation takes: NATIVE, else VSM_ISOLATION at VTL 0.
+
+use super::Notes;
+use anyhow::bail;
+use launch_plan::Isolation;
+use vm_loaders::igvm::{File, Platform};
+
+const VTL2: &str = "it needs vtl2 (OpenHCL), which is not available on this hypervisor";
+
+/// Chooses, and notes why each other platform was not taken.
+pub(super) fn choose(file: &File<'_>, notes: &mut Notes) -> anyhow::Result<Isolation> {
+    let platforms = file.platforms();
+    if file.fixed_header().architecture != 0 || platforms.iter().any(|p| p.isolation == Isolation::Cca) {
+        bail!("the file is for aarch64 guests, and this program runs x86-64 guests");
+    }
+    let find = |isolation| platforms.iter().find(|p| p.isolation == isolation && p.highest_vtl == 0);
+    let Some(chosen) = find(Isolation::Native).or_else(|| find(Isolation::Vsm)) else {
+        return Err(nothing_fits(file, &platforms));
+    };
+    for other in platforms.iter().filter(|p| p.header != chosen.header) {
+        let why = match reason(other) {
+            Some(why) => why.to_owned(),
+            None => format!("{} comes first", chosen.isolation),
+        };
+        notes.add(format!("platform {} of the file not taken: {why}", other.isolation));
+    }
+    notes.add(format!("platform {} of the file taken", chosen.isolation));
+    Ok(chosen.isolation)
+}
+
+/// Why a platform can never be taken without isolation.
+fn reason(platform: &Platform) -> Option<&'static str> {
+    if platform.isolation.is_confidential() {
+        return Some("the launch is not isolated (see --isolation)");
+    }
+    (platform.highest_vtl > 0).then_some(VTL2)
+}
+
+fn nothing_fits(file: &File<'_>, platforms: &[Platform]) -> anyhow::Error {
+    if platforms.is_empty() {
+        // A file without a usable platform header is broken; its own problems say how.
+        return match file.plan(Isolation::Native) {
+            Err(refused) => refused.into(),
+            Ok(_) => anyhow::anyhow!("the file lists no platform"),
+        };
+    }
+    let list: Vec<_> =
+        platforms.iter().map(|p| format!("{}: {}", p.isolation, reason(p).unwrap_or("unknown"))).collect();
+    anyhow::anyhow!(
+        "no platform of the file can be launched without isolation, which takes native, or vsm at vtl 0 ({})",
+        list.join("; ")
+    )
+}

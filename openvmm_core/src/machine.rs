@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+//! The devices of one VM, put together from its configuration.
+//!
+//! Always true: devices exist before any VP runs and live as long as the partition; serial input flows
+//! only after [`Machine::connect_serial`]. Not here: which devices a machine has (`chipset::machine`).
+
+use crate::dispatch::Devices;
+use crate::layout::FOUR_GIB;
+use crate::serial::{InputSink, SerialBridge, SerialEnd};
+use chipset::machine::{self, MachineConfig, World};
+use chipset::rtc::CmosMemory;
+use chipset::uart::{SerialIo, Uart};
+use chipset::{BusError, Chipset};
+use openvmm_defs::{Config, MemoryLayout};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A connector that waits for its port's input sink, and the sink.
+type Pending = (Box<dyn FnOnce(InputSink) + Send>, InputSink);
+
+/// The finished devices.
+pub(crate) struct Machine {
+    /// What VPs talk to.
+    pub(crate) chipset: Arc<Chipset>,
+    pending_input: Vec<Pending>,
+}
+
+/// Builds the devices of `config` for a partition that is reached through `world`.
+pub(crate) fn build(
+    config: &Config,
+    layout: &MemoryLayout,
+    x2apic: bool,
+    serial: [Option<SerialEnd>; 4],
+    world: World,
+) -> Result<Machine, BusError> {
+    let mut bridges = [const { None }; 4];
+    let mut connectors = [const { None }; 4];
+    for (i, end) in serial.into_iter().enumerate() {
+        let Some(end) = end else { continue };
+        bridges[i] = Some(SerialBridge::new(end.output));
+        connectors[i] = Some(end.connect_input);
+    }
+    let composition = machine::compose(MachineConfig {
+        machine: layout.machine,
+        vp_count: layout.vp_count,
+        phys_bits: layout.phys_bits,
+        x2apic,
+        tsc_hz: None,
+        memory: cmos_memory(layout),
+        serial: bridges.each_ref().map(|b| b.clone().map(|b| b as Arc<dyn SerialIo>)),
+        test_exit: config.test_exit,
+        world,
+    })?;
+    let uarts = composition.serial.clone();
+    let mut pending_input = Vec::new();
+    for ((bridge, connector), uart) in bridges.iter().zip(connectors).zip(uarts) {
+        if let (Some(bridge), Some(connector), Some(uart)) = (bridge, connector, uart) {
+            pending_input.push((connector, bridge.sink(move || ring(&uart))));
+        }
+    }
+    Ok(Machine { chipset: Arc::new(composition.build()), pending_input })
+}
+
+impl Machine {
+    /// Lets input flow from here on.
+    pub(crate) fn connect_serial(&mut self) {
+        for (connector, sink) in self.pending_input.drain(..) {
+            connector(sink);
+        }
+    }
+
+    /// The worker's view.
+    pub(crate) fn devices(&self) -> Devices {
+        let [reset, inspect, nmi] = [(); 3].map(|()| self.chipset.clone());
+        Devices {
+            reset: Box::new(move || reset.reset()),
+            inspect: Box::new(move || inspect.inspect()),
+            nmi: Box::new(move || nmi.lapics().inject_nmi(0)),
+        }
+    }
+}
+
+fn ring(uart: &Mutex<Uart>) {
+    uart.lock().unwrap_or_else(PoisonError::into_inner).input_ready();
+}
+
+fn cmos_memory(layout: &MemoryLayout) -> CmosMemory {
+    let sum = |high: bool| layout.ram.iter().filter(|r| (r.gpa >= FOUR_GIB) == high).map(|r| r.len).sum();
+    CmosMemory { below_4g: sum(false), above_4g: sum(true) }
+}

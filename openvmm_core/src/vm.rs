@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+//! One VM from its configuration to its end.
+//!
+//! Always true: [`run_vm`] is the outline of everything; it runs on a thread of its own, which owns the
+//! mapped files, the partition and the devices. Not here: the process around it.
+
+use crate::dispatch::{self, Relaunch, Vm};
+use crate::ending::Ended;
+use crate::entropy::EntropySource;
+use crate::host_values::{self, HostFacts};
+use crate::launch;
+use crate::layout::{self, HostLimits};
+use crate::load::{self, Files, Loaded, Notes, Payload};
+use crate::machine::{self, Machine};
+use crate::power::PowerPort;
+use crate::report::{Report, Timings};
+use crate::rpc::Requests;
+use crate::serial::SerialEnd;
+use crate::timer_thread::TimerThread;
+use crate::vp_thread::{Event, VpThread};
+use anyhow::Context;
+use chipset::machine::World;
+use guest_memory::GuestMemory;
+use openvmm_defs::{Config, GpaRange, MemoryLayout};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use launch_plan::BoundPlan;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use virt::{Clock, Hypervisor, Partition, PartitionConfig, TimerQueue};
+
+/// What a VM is made from.
+pub struct VmOptions {
+    /// The VM.
+    pub config: Config,
+    /// What runs it.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// The outer ends of COM1 to COM4.
+    pub serial: [Option<SerialEnd>; 4],
+    /// Random bytes.
+    pub entropy: EntropySource,
+    /// Where to write what the loader did.
+    pub report: Option<PathBuf>,
+}
+
+/// A VM on its thread.
+#[derive(Debug)]
+pub struct Worker {
+    thread: std::thread::JoinHandle<anyhow::Result<Ended>>,
+}
+
+impl Worker {
+    /// Waits for the end.
+    pub fn join(self) -> anyhow::Result<Ended> {
+        match self.thread.join() {
+            Ok(ended) => ended,
+            Err(_) => anyhow::bail!("the worker died; this is a bug in openvmm, see the message above"),
+        }
+    }
+}
+
+/// Builds and launches a VM on a thread of its own. It runs when a client says so.
+pub fn spawn(options: VmOptions, requests: Requests) -> std::io::Result<Worker> {
+    let thread = std::thread::Builder::new().name("vm".into()).spawn(move || run_vm(options, requests))?;
+    Ok(Worker { thread })
+}
+
+/// What `--dry-run` prints: the decisions and the bound plan. Nothing is started.
+pub fn dry_run(
+    config: &Config,
+    limits: HostLimits,
+    entropy: EntropySource,
+    report: Option<&Path>,
+) -> anyhow::Result<String> {
+    let mut notes = Notes::quiet();
+    let mut timings = Timings::start();
+    let files = Files::open(&config.load)?;
+    let decision = load::decide(config, &files, &mut notes)?;
+    let layout = layout::resolve(config, decision.machine, limits)?;
+    let payload = decision.payload.clone();
+    let loaded = load::plan(config, &files, decision, &layout, &mut notes)?;
+    timings.stage("plan");
+    let mut launcher = Launcher { config, layout: &layout, payload: &payload, files: &files, loaded: &loaded, entropy };
+    let mut text = String::new();
+    launcher.bind(notes.lines(), |_, seen| {
+        timings.stage("bind");
+        text = seen.text();
+        write_report(report, seen, &timings)
+    })?;
+    Ok(text)
+}
+
+fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
+    let VmOptions { config, hypervisor, serial, entropy, report } = options;
+    let mut notes = Notes::logged();
+    let mut timings = Timings::start();
+    let files = Files::open(&config.load)?;
+    let decision = load::decide(&config, &files, &mut notes)?;
+    let layout = layout::resolve(&config, decision.machine, hypervisor.capabilities().into())?;
+    let payload = decision.payload.clone();
+    let loaded = load::plan(&config, &files, decision, &layout, &mut notes)?;
+    timings.stage("plan");
+    let memory = allocate(&layout, &loaded.extra_ram)?;
+    let mut parts = Parts::build(&config, &layout, &*hypervisor, memory.clone(), serial)?;
+    timings.stage("partition");
+    let mut launcher =
+        Launcher { config: &config, layout: &layout, payload: &payload, files: &files, loaded: &loaded, entropy };
+    launcher.launch(&mut *parts.partition, notes.lines(), |seen| {
+        seen.bound.notes().iter().for_each(|note| tracing::info!("{note}"));
+        timings.stage("launch");
+        write_report(report.as_deref(), seen, &timings)
+    })?;
+    let error_ranges = loaded.error_ranges.clone();
+    let kept: Vec<_> = error_ranges.iter().map(|r| (r.gpa, r.len)).collect();
+    let relaunch = {
+        let memory = memory.clone();
+        Box::new(move |partition: &mut dyn Partition| {
+            memory.zero_except(&kept)?;
+            launcher.launch(partition, &[], |_| Ok(()))
+        })
+    };
+    let vm = parts.into_vm(&config, memory, error_ranges, relaunch)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().context("cannot make the worker's runtime")?;
+    runtime.block_on(dispatch::run(vm, requests))
+}
+
+/// RAM of the layout, and what pages outside it need.
+fn allocate(layout: &MemoryLayout, extra: &[GpaRange]) -> anyhow::Result<GuestMemory> {
+    let ranges: Vec<_> = layout.ram.iter().chain(extra).map(|r| (r.gpa, r.len)).collect();
+    Ok(GuestMemory::allocate(&ranges)?)
+}
+
+/// Everything that a launch needs, the first time and at each reset.
+struct Launcher<'v> {
+    config: &'v Config,
+    layout: &'v MemoryLayout,
+    payload: &'v Payload,
+    files: &'v Files,
+    loaded: &'v Loaded<'v>,
+    entropy: EntropySource,
+}
+
+impl Launcher<'_> {
+    /// Collects the host's values, binds the plan and gives both to `then`.
+    fn bind(
+        &mut self,
+        notes: &[String],
+        then: impl FnOnce(&BoundPlan<'_>, &Report<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let facts = HostFacts { config: self.config, layout: self.layout, payload: self.payload, loaded: self.loaded };
+        let host = host_values::collect(&facts, &mut self.entropy)?;
+        let bound = self.loaded.plan.bind(&host)?;
+        let report = Report { layout: self.layout, loaded: self.loaded, notes, host: &host, bound: &bound };
+        then(&bound, &report)
+    }
+
+    /// Launches into zeroed memory. The files are checked before and after, because a mapped file may
+    /// change while it is read.
+    fn launch(
+        &mut self,
+        partition: &mut dyn Partition,
+        notes: &[String],
+        then: impl FnOnce(&Report<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let files = self.files;
+        files.verify_unchanged()?;
+        self.bind(notes, |bound, report| {
+            let applied = launch::apply(bound, partition.launch_target());
+            files.verify_unchanged()?;
+            applied?;
+            then(report)
+        })
+    }
+}
+
+fn write_report(path: Option<&Path>, report: &Report<'_>, timings: &Timings) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(&report.json(timings))?;
+    std::fs::write(path, text + "\n").with_context(|| format!("--report {}", path.display()))
+}
+
+/// A partition and its devices, before the launch.
+struct Parts {
+    partition: Box<dyn Partition>,
+    machine: Machine,
+    clock: Arc<Clock>,
+    timers: Arc<TimerQueue>,
+    power: Arc<PowerPort>,
+    events: UnboundedReceiver<Event>,
+    events_in: UnboundedSender<Event>,
+}
+
+impl Parts {
+    fn build(
+        config: &Config,
+        layout: &MemoryLayout,
+        hypervisor: &dyn Hypervisor,
+        memory: GuestMemory,
+        serial: [Option<SerialEnd>; 4],
+    ) -> anyhow::Result<Self> {
+        let clock = Arc::new(if config.deterministic.is_some() { Clock::deterministic() } else { Clock::host() });
+        let timers = TimerQueue::new();
+        let partition = hypervisor.new_partition(PartitionConfig {
+            vp_count: layout.vp_count,
+            memory,
+            cpuid: Vec::new(),
+            clock: clock.clone(),
+            timers: timers.clone(),
+        })?;
+        let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
+        let signals = partition.signals();
+        let power = PowerPort::new(signals.clone(), events_in.clone());
+        let world = World { clock: clock.clone(), timers: timers.clone(), wake: signals, power: power.clone() };
+        let x2apic = hypervisor.capabilities().x2apic;
+        let machine = machine::build(config, layout, x2apic, serial, world)?;
+        Ok(Self { partition, machine, clock, timers, power, events, events_in })
+    }
+
+    /// Gives each runner its thread and lets serial input flow.
+    fn into_vm<'l>(
+        mut self,
+        config: &Config,
+        memory: GuestMemory,
+        error_ranges: Vec<GpaRange>,
+        relaunch: Relaunch<'l>,
+    ) -> anyhow::Result<Vm<'l>> {
+        let threads = self
+            .partition
+            .runners(self.machine.chipset.clone())?
+            .into_iter()
+            .map(|runner| VpThread::spawn(runner, self.events_in.clone()))
+            .collect::<Result<_, _>>()
+            .context("cannot start a vp thread")?;
+        let timers = if self.clock.is_deterministic() {
+            None
+        } else {
+            Some(TimerThread::spawn(self.clock.clone(), self.timers).context("cannot start the timer thread")?)
+        };
+        self.machine.connect_serial();
+        Ok(Vm {
+            partition: self.partition,
+            threads,
+            devices: self.machine.devices(),
+            memory,
+            clock: self.clock,
+            timers,
+            events: self.events,
+            power: self.power,
+            on: config.on,
+            error_ranges,
+            relaunch,
+        })
+    }
+}

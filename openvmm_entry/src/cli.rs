@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+//! The command line, as typed.
+//!
+//! Always true: a value that parses is well formed by itself; which options go together is decided in
+//! [`crate::config`], where every conflict has its own message. Options that OpenVMM has too are spelled
+//! as there. Not here: defaults that depend on other options, files, environment variables.
+
+mod end_action;
+mod igvm;
+mod refused;
+mod relocation;
+mod serial;
+mod size;
+
+pub(crate) use end_action::EndActionArg;
+pub(crate) use igvm::{IgvmArg, IgvmType};
+pub(crate) use refused::RefusedArgs;
+
+use clap::{Args, Parser, ValueEnum};
+use openvmm_defs::{IsolationRequest, SerialBackend, UefiConsoleMode, Vtl2Base};
+use std::path::PathBuf;
+
+/// Boots a guest from an IGVM file, Microsoft's UEFI or a Linux kernel.
+///
+/// Example: openvmm --igvm type=uefi,path=uefi-x64.bin -m 2GB -p 1
+#[derive(Debug, Parser)]
+#[command(name = "openvmm", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten, next_help_heading = "What to boot")]
+    pub(crate) boot: BootArgs,
+    #[command(flatten, next_help_heading = "Microsoft's UEFI (--uefi and --igvm type=uefi)")]
+    pub(crate) uefi: UefiArgs,
+    #[command(flatten, next_help_heading = "Machine")]
+    pub(crate) machine: MachineArgs,
+    #[command(flatten, next_help_heading = "Serial ports: console, stderr, none, file=PATH, listen=PATH, listen=tcp:IP:PORT")]
+    pub(crate) serial: SerialArgs,
+    #[command(flatten, next_help_heading = "Run")]
+    pub(crate) run: RunArgs,
+    #[command(flatten)]
+    pub(crate) refused: RefusedArgs,
+}
+
+/// What the guest starts from.
+#[derive(Debug, Args)]
+pub(crate) struct BootArgs {
+    /// IGVM file: type=uefi|linux|test|auto|openhcl|ovmf,path=FILE, or just FILE (write ./FILE if it
+    /// begins with type= or path=; write path=[FILE] if it contains commas).
+    #[arg(long, value_name = "SPEC", value_parser = igvm::parse)]
+    pub(crate) igvm: Option<IgvmArg>,
+    /// Another way to say the type of a bare --igvm FILE.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) igvm_personality: Option<Personality>,
+    /// Where VTL2 goes: disable, auto=filesize|SIZE, absolute=N, vtl2=filesize|SIZE.
+    #[arg(long, value_name = "WHERE", value_parser = relocation::parse)]
+    pub(crate) igvm_vtl2_relocation_type: Option<Vtl2Base>,
+    /// Boot Microsoft's UEFI directly.
+    #[arg(short = 'e', long)]
+    pub(crate) uefi: bool,
+    /// MSVM.fd for --uefi; default: environment variable OPENVMM_UEFI_FIRMWARE.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) uefi_firmware: Option<PathBuf>,
+    /// Boot OVMF directly.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ovmf: Option<PathBuf>,
+    /// Boot a Linux kernel directly: bzImage, or ELF with a PVH note.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Initial RAM disk for --kernel.
+    #[arg(short = 'r', long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Command line for --kernel and for IGVM files that ask for one; repeated pieces are joined by a space.
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) cmdline: Vec<String>,
+}
+
+/// OpenVMM's merged spelling of the payload type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Personality {
+    Uefi,
+    LinuxDirect,
+}
+
+/// Settings that the firmware reads from its configuration blob.
+#[derive(Debug, Args)]
+pub(crate) struct UefiArgs {
+    /// Source-level debugging in the firmware.
+    #[arg(long)]
+    pub(crate) uefi_debug: bool,
+    /// Memory protections in the firmware (some boot loaders fault with them).
+    #[arg(long)]
+    pub(crate) uefi_enable_memory_protections: bool,
+    /// Bounce all DMA.
+    #[arg(long)]
+    pub(crate) uefi_force_dma_bounce: bool,
+    /// Do not show the front page when nothing boots.
+    #[arg(long)]
+    pub(crate) disable_frontpage: bool,
+    /// Try the default boot entries even when others exist.
+    #[arg(long)]
+    pub(crate) default_boot_always_attempt: bool,
+    /// Where the firmware's console is; default: com1 when COM1 is connected.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) uefi_console_mode: Option<ConsoleModeArg>,
+}
+
+/// `--uefi-console-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConsoleModeArg {
+    Default,
+    Com1,
+    Com2,
+    None,
+}
+
+impl From<ConsoleModeArg> for UefiConsoleMode {
+    fn from(mode: ConsoleModeArg) -> Self {
+        match mode {
+            ConsoleModeArg::Default => Self::Default,
+            ConsoleModeArg::Com1 => Self::Com1,
+            ConsoleModeArg::Com2 => Self::Com2,
+            ConsoleModeArg::None => Self::None,
+        }
+    }
+}
+
+/// The machine around the guest.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// RAM: SIZE or size=SIZE, with a suffix K, M, G or T.
+    #[arg(short, long, value_name = "SIZE", default_value = "1GB", value_parser = size::parse_memory)]
+    pub(crate) memory: u64,
+    /// Number of virtual processors.
+    #[arg(short, long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) processors: u32,
+    /// How the guest is isolated from the host.
+    #[arg(long, value_name = "KIND", default_value = "none")]
+    pub(crate) isolation: IsolationArg,
+    /// What runs the guest: auto, kvm or soft.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub(crate) hypervisor: String,
+    /// Adds the test-exit device: a 32-bit write to port 0xF4 ends the run with its low 7 bits as exit code.
+    #[arg(long)]
+    pub(crate) test_exit: bool,
+    /// Time, entropy and input that depend on SEED only.
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    pub(crate) deterministic: Option<u64>,
+}
+
+/// `--isolation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsolationArg {
+    None,
+    Vbs,
+    Snp,
+    Tdx,
+    Sev,
+    SevEs,
+    Cca,
+}
+
+impl From<IsolationArg> for IsolationRequest {
+    fn from(isolation: IsolationArg) -> Self {
+        match isolation {
+            IsolationArg::None => Self::None,
+            IsolationArg::Vbs => Self::Vbs,
+            IsolationArg::Snp => Self::Snp,
+            IsolationArg::Tdx => Self::Tdx,
+            IsolationArg::Sev => Self::Sev,
+            IsolationArg::SevEs => Self::SevEs,
+            IsolationArg::Cca => Self::Cca,
+        }
+    }
+}
+
+/// Serial ports.
+#[derive(Debug, Args)]
+pub(crate) struct SerialArgs {
+    /// COM1; default: console, unless another port is the console.
+    #[arg(long, value_name = "BACKEND", value_parser = serial::parse)]
+    pub(crate) com1: Option<SerialBackend>,
+    /// COM2; default: none.
+    #[arg(long, value_name = "BACKEND", value_parser = serial::parse)]
+    pub(crate) com2: Option<SerialBackend>,
+    /// COM3; default: none.
+    #[arg(long, value_name = "BACKEND", value_parser = serial::parse)]
+    pub(crate) com3: Option<SerialBackend>,
+    /// COM4; default: none.
+    #[arg(long, value_name = "BACKEND", value_parser = serial::parse)]
+    pub(crate) com4: Option<SerialBackend>,
+}
+
+/// How the run starts, ends and reports.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Start paused; `resume` at the Ctrl-Q prompt starts the guest.
+    #[arg(short = 'P', long)]
+    pub(crate) paused: bool,
+    /// When the guest powers off: exit[:CODE], reset or halt.
+    #[arg(long, value_name = "ACTION", default_value = "exit:0", value_parser = end_action::parse)]
+    pub(crate) guest_shutdown_action: EndActionArg,
+    /// When the guest resets the machine: exit[:CODE], reset or halt.
+    #[arg(long, value_name = "ACTION", default_value = "reset", value_parser = end_action::parse)]
+    pub(crate) guest_reset_action: EndActionArg,
+    /// When the guest crashes, after a register report: exit[:CODE], reset or halt.
+    #[arg(long, value_name = "ACTION", default_value = "exit:3", value_parser = end_action::parse)]
+    pub(crate) guest_crash_action: EndActionArg,
+    /// Print what would be launched and why, without starting; needs no hypervisor.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write what the loader did as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

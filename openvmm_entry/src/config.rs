@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+//! From the command line to a [`Config`]: which options go together, defaults that depend on others, and
+//! the environment variables that serve `--uefi`.
+//!
+//! Always true: a [`Launch`] that exists is free of conflicts; an IGVM launch reads no environment
+//! variable. Not here: reading files, choosing the hypervisor.
+
+mod conflicts;
+
+use crate::cli::{Cli, IgvmArg, IgvmType, Personality, RunArgs, SerialArgs, UefiArgs};
+use openvmm_core::entropy::{self, EntropySource};
+use openvmm_defs::{
+    Config, EndActions, IgvmPayload, LoadMode, Machine, SerialBackend, UefiConsoleMode, UefiSettings, Vtl2Base,
+};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// A command line that cannot be carried out as written. Exit code 2.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// What the command line asks of the process.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// The VM.
+    pub(crate) config: Config,
+    /// `--hypervisor`.
+    pub(crate) hypervisor: String,
+    /// `--dry-run`.
+    pub(crate) dry_run: bool,
+    /// `--report`.
+    pub(crate) report: Option<PathBuf>,
+}
+
+/// Reads an environment variable.
+pub(crate) type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
+
+/// Checks and completes the command line. `env` is only asked for what `--uefi` needs.
+pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch> {
+    conflicts::check(&cli).map_err(UsageError)?;
+    let com = com_ports(&cli.serial).map_err(UsageError)?;
+    if cli.run.paused && !com.contains(&SerialBackend::Console) {
+        let text = "--paused needs a serial port with the backend console, because resume is typed at its Ctrl-Q \
+                    prompt; add --com1 console or drop --paused";
+        return Err(UsageError(text.into()).into());
+    }
+    let settings = uefi_settings(&cli.uefi, &com);
+    let cmdline = cli.boot.cmdline.join(" ");
+    let load = match (cli.boot.igvm, cli.boot.kernel, cli.boot.ovmf) {
+        (Some(igvm), ..) => LoadMode::Igvm {
+            payload: payload(&igvm, cli.boot.igvm_personality, settings),
+            path: igvm.path,
+            relocation: cli.boot.igvm_vtl2_relocation_type.unwrap_or(Vtl2Base::File),
+            cmdline,
+        },
+        (None, Some(kernel), _) => LoadMode::Linux { kernel, initrd: cli.boot.initrd, cmdline },
+        (None, None, Some(firmware)) => LoadMode::Ovmf { firmware },
+        (None, None, None) => LoadMode::Uefi { firmware: uefi_firmware(cli.boot.uefi_firmware, env)?, settings },
+    };
+    let mut guid_source = EntropySource::new(cli.machine.deterministic);
+    let config = Config {
+        machine: machine(&load),
+        test_exit: cli.machine.test_exit || matches!(load, LoadMode::Igvm { payload: IgvmPayload::Test, .. }),
+        load,
+        memory: cli.machine.memory,
+        processors: cli.machine.processors,
+        isolation: cli.machine.isolation.into(),
+        com,
+        on: end_actions(&cli.run),
+        bios_guid: bios_guid(&mut guid_source)?,
+        deterministic: cli.machine.deterministic,
+        paused: cli.run.paused,
+    };
+    Ok(Launch { config, hypervisor: cli.machine.hypervisor, dry_run: cli.run.dry_run, report: cli.run.report })
+}
+
+/// COM1 is the console unless it, or another port, was told otherwise.
+fn com_ports(serial: &SerialArgs) -> Result<[SerialBackend; 4], String> {
+    let given = [&serial.com1, &serial.com2, &serial.com3, &serial.com4];
+    let mut consoles = (1..).zip(given).filter(|(_, b)| **b == Some(SerialBackend::Console)).map(|(n, _)| n);
+    let (first, second) = (consoles.next(), consoles.next());
+    if let (Some(first), Some(second)) = (first, second) {
+        return Err(format!(
+            "COM{first} and COM{second} are both console, but there is one terminal; give one of them another backend"
+        ));
+    }
+    let mut com = given.map(|b| b.clone().unwrap_or_default());
+    if serial.com1.is_none() && first.is_none() {
+        com[0] = SerialBackend::Console;
+    }
+    Ok(com)
+}
+
+fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4]) -> UefiSettings {
+    let default_mode =
+        if com[0] == SerialBackend::None { UefiConsoleMode::Default } else { UefiConsoleMode::Com1 };
+    UefiSettings {
+        debug: args.uefi_debug,
+        memory_protections: args.uefi_enable_memory_protections,
+        force_dma_bounce: args.uefi_force_dma_bounce,
+        disable_frontpage: args.disable_frontpage,
+        default_boot_always_attempt: args.default_boot_always_attempt,
+        console_mode: args.uefi_console_mode.map_or(default_mode, Into::into),
+        serial: com.iter().any(|b| *b != SerialBackend::None),
+        // The firmware is told what the machine has: no VMBus (flag 30), resources assigned (flag 31).
+        vmbus: false,
+        pci_preassigned: true,
+        ..UefiSettings::default()
+    }
+}
+
+fn payload(igvm: &IgvmArg, personality: Option<Personality>, settings: UefiSettings) -> IgvmPayload {
+    match (igvm.kind, personality) {
+        (Some(IgvmType::Uefi), _) | (None, Some(Personality::Uefi)) => IgvmPayload::Uefi(settings),
+        (Some(IgvmType::Linux), _) | (None, Some(Personality::LinuxDirect)) => IgvmPayload::Linux,
+        (Some(IgvmType::Test), _) => IgvmPayload::Test,
+        (Some(IgvmType::Auto), _) => IgvmPayload::Auto(settings),
+        (Some(IgvmType::OpenHcl), _) => IgvmPayload::OpenHcl,
+        (Some(IgvmType::Ovmf), _) => IgvmPayload::Ovmf,
+        (None, None) => IgvmPayload::Generic,
+    }
+}
+
+/// The machine that a payload asks for. `type=auto` is decided from the file, later.
+fn machine(load: &LoadMode) -> Machine {
+    match load {
+        LoadMode::Uefi { .. } | LoadMode::Igvm { payload: IgvmPayload::Uefi(_), .. } => Machine::HyperV,
+        LoadMode::Linux { .. } | LoadMode::Igvm { payload: IgvmPayload::Linux, .. } => Machine::Linux,
+        LoadMode::Ovmf { .. } | LoadMode::Igvm { payload: IgvmPayload::Ovmf, .. } => Machine::Ovmf,
+        LoadMode::Igvm { .. } => Machine::Plain,
+    }
+}
+
+fn uefi_firmware(given: Option<PathBuf>, env: Environment<'_>) -> Result<PathBuf, UsageError> {
+    given
+        .or_else(|| env("X86_64_OPENVMM_UEFI_FIRMWARE").map(PathBuf::from))
+        .or_else(|| env("OPENVMM_UEFI_FIRMWARE").map(PathBuf::from))
+        .filter(|path| !path.as_os_str().is_empty())
+        .ok_or_else(|| {
+            let text = "--uefi needs a firmware; add --uefi-firmware FILE or set OPENVMM_UEFI_FIRMWARE";
+            UsageError(text.into())
+        })
+}
+
+fn end_actions(run: &RunArgs) -> EndActions {
+    EndActions {
+        shutdown: run.guest_shutdown_action.resolve(0),
+        reset: run.guest_reset_action.resolve(0),
+        crash: run.guest_crash_action.resolve(3),
+    }
+}
+
+fn bios_guid(source: &mut EntropySource) -> Result<Uuid, entropy::EntropyError> {
+    let mut bytes = [0; 16];
+    source.fill(&mut bytes)?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+//! Every pair of options that does not go together, one line each: when it applies, and the message,
+//! which says the way out. The first that applies is reported.
+
+use crate::cli::{Cli, IgvmType, IsolationArg};
+use openvmm_defs::Vtl2Base;
+
+/// When a rule applies, and what to say then.
+type Rule = (fn(&Cli) -> bool, &'static str);
+
+/// Refuses the first conflict.
+pub(super) fn check(cli: &Cli) -> Result<(), String> {
+    if let Some((name, why)) = cli.refused.first() {
+        return Err(format!("{name}: {why}"));
+    }
+    if let Some((_, message)) = SOURCES.iter().chain(IGVM).chain(MACHINE).find(|(applies, _)| applies(cli)) {
+        return Err((*message).into());
+    }
+    uefi_switches(cli)?;
+    isolation(cli)
+}
+
+/// What to boot.
+const SOURCES: &[Rule] = &[
+    (
+        |c| c.boot.igvm.is_some() && c.boot.uefi,
+        "--igvm and --uefi cannot be combined: --uefi boots a firmware file directly; for firmware inside an igvm \
+         file drop --uefi and write --igvm type=uefi,path=FILE",
+    ),
+    (
+        |c| c.boot.igvm.is_some() && c.boot.uefi_firmware.is_some(),
+        "--uefi-firmware cannot be combined with --igvm: the firmware of an igvm launch is in its file; drop \
+         --uefi-firmware",
+    ),
+    (
+        |c| c.boot.igvm.is_some() && c.boot.ovmf.is_some(),
+        "--ovmf cannot be combined with --igvm: it boots a firmware file directly; for OVMF inside an igvm file \
+         drop --ovmf and write --igvm type=ovmf,path=FILE",
+    ),
+    (
+        |c| c.boot.igvm.is_some() && c.boot.kernel.is_some(),
+        "--kernel cannot be combined with --igvm: an igvm file brings its own code; drop one of them",
+    ),
+    (
+        |c| c.boot.igvm.is_some() && c.boot.initrd.is_some(),
+        "--initrd cannot be combined with --igvm: an igvm file brings its own initrd; drop --initrd, or build the \
+         initrd into the file",
+    ),
+    (
+        |c| c.boot.uefi && c.boot.kernel.is_some(),
+        "--kernel cannot be combined with --uefi: each is a way to boot; drop one of them",
+    ),
+    (
+        |c| c.boot.uefi && c.boot.ovmf.is_some(),
+        "--ovmf cannot be combined with --uefi: --uefi is Microsoft's firmware; drop one of them",
+    ),
+    (
+        |c| c.boot.kernel.is_some() && c.boot.ovmf.is_some(),
+        "--kernel cannot be combined with --ovmf: each is a way to boot; drop one of them",
+    ),
+    (
+        |c| !c.boot.uefi && c.boot.uefi_firmware.is_some(),
+        "--uefi-firmware is the file of a direct UEFI boot; add --uefi",
+    ),
+    (
+        |c| c.boot.kernel.is_none() && c.boot.initrd.is_some(),
+        "--initrd belongs to a direct Linux boot; add --kernel FILE",
+    ),
+    (
+        |c| c.boot.igvm_personality.is_some() && c.boot.igvm.is_none(),
+        "--igvm-personality says what is in an igvm file; add --igvm FILE",
+    ),
+    (
+        |c| c.boot.igvm_vtl2_relocation_type.is_some() && c.boot.igvm.is_none(),
+        "--igvm-vtl2-relocation-type says where an igvm file loads; add --igvm FILE",
+    ),
+    (
+        |c| c.boot.igvm.is_none() && !c.boot.uefi && c.boot.kernel.is_none() && c.boot.ovmf.is_none(),
+        "nothing to boot; add --igvm SPEC, --uefi, --kernel FILE or --ovmf FILE",
+    ),
+    (
+        |c| !c.boot.cmdline.is_empty() && c.boot.igvm.is_none() && c.boot.kernel.is_none(),
+        "--cmdline goes to a kernel or an igvm file, and this firmware boot takes none; drop --cmdline",
+    ),
+    (
+        |c| c.boot.cmdline.iter().any(|piece| piece.contains('\0')),
+        "--cmdline contains a NUL character; guests would see it cut off there",
+    ),
+];
+
+/// How to load an IGVM file.
+const IGVM: &[Rule] = &[
+    (
+        |c| c.boot.igvm_personality.is_some() && c.igvm_type().is_some(),
+        "--igvm-personality repeats what type= in --igvm says; drop --igvm-personality",
+    ),
+    (
+        |c| c.igvm_is_uefi() && c.relocates(),
+        "--igvm-vtl2-relocation-type moves VTL2 payloads only, and a UEFI payload loads at the addresses in its \
+         file; drop the option, or write disable",
+    ),
+    (
+        |c| c.igvm_type().is_some_and(|t| t != IgvmType::OpenHcl) && c.relocates(),
+        "--igvm-vtl2-relocation-type moves VTL2 payloads only, and this type loads at the addresses in its file; \
+         drop the option, or write disable",
+    ),
+    (
+        |c| c.boot.igvm_personality.is_some() && c.relocates(),
+        "--igvm-vtl2-relocation-type moves VTL2 payloads only, and a file with a personality loads at the addresses \
+         in it; drop the option, or write disable",
+    ),
+    (
+        |c| c.igvm_type().is_none() && matches!(c.boot.igvm_vtl2_relocation_type, Some(Vtl2Base::Vtl2Allocate(_))),
+        "--igvm-vtl2-relocation-type vtl2= lets VTL2 choose its memory, and VTL2 (OpenHCL) is not available on this \
+         hypervisor; write auto=filesize, absolute=N or disable",
+    ),
+];
+
+/// The machine.
+const MACHINE: &[Rule] = &[
+    (
+        |c| c.machine.deterministic.is_some() && c.machine.hypervisor == "kvm",
+        "--deterministic cannot be combined with --hypervisor kvm, where time is the processor's; use --hypervisor \
+         soft",
+    ),
+];
+
+impl Cli {
+    fn igvm_type(&self) -> Option<IgvmType> {
+        self.boot.igvm.as_ref().and_then(|igvm| igvm.kind)
+    }
+
+    fn igvm_is_uefi(&self) -> bool {
+        self.igvm_type() == Some(IgvmType::Uefi)
+            || self.boot.igvm_personality == Some(crate::cli::Personality::Uefi)
+    }
+
+    /// A relocation was asked for, other than "disable".
+    fn relocates(&self) -> bool {
+        self.boot.igvm_vtl2_relocation_type.is_some_and(|base| base != Vtl2Base::File)
+    }
+}
+
+fn uefi_switches(cli: &Cli) -> Result<(), String> {
+    if cli.boot.uefi || cli.igvm_is_uefi() || cli.igvm_type() == Some(IgvmType::Auto) {
+        return Ok(());
+    }
+    let args = &cli.uefi;
+    let given = [
+        (args.uefi_debug, "--uefi-debug"),
+        (args.uefi_enable_memory_protections, "--uefi-enable-memory-protections"),
+        (args.uefi_force_dma_bounce, "--uefi-force-dma-bounce"),
+        (args.disable_frontpage, "--disable-frontpage"),
+        (args.default_boot_always_attempt, "--default-boot-always-attempt"),
+        (args.uefi_console_mode.is_some(), "--uefi-console-mode"),
+    ];
+    match given.into_iter().find(|(given, _)| *given) {
+        None => Ok(()),
+        Some((_, name)) => Err(format!(
+            "{name} is a setting of Microsoft's UEFI; boot it with --uefi or --igvm type=uefi,path=FILE, or drop {name}"
+        )),
+    }
+}
+
+/// A confidential request is never carried out as something weaker.
+fn isolation(cli: &Cli) -> Result<(), String> {
+    let name = match cli.machine.isolation {
+        IsolationArg::None => return Ok(()),
+        IsolationArg::Cca => {
+            return Err("--isolation cca needs an AArch64 host, and this program runs x86-64 guests; drop it".into());
+        }
+        IsolationArg::Vbs => "vbs",
+        IsolationArg::Snp => "snp",
+        IsolationArg::Tdx => "tdx",
+        IsolationArg::Sev => "sev",
+        IsolationArg::SevEs => "sev-es",
+    };
+    Err(if cli.igvm_is_uefi() {
+        format!(
+            "--isolation {name} with a UEFI payload is not available yet: its configuration would have to come from \
+             the file alone; boot it without isolation, or wait for a later version"
+        )
+    } else {
+        format!("--isolation {name} is not available yet; nothing weaker is used in its place; drop it to boot without isolation")
+    })
+}
