@@ -224,9 +224,6 @@ pub(crate) fn vbs_list(vtl: u8, registers: &[(u32, u64)]) -> Vec<u8> {
 /// Register numbers of VBS lists.
 pub(crate) const RIP: u32 = 0x20010;
 pub(crate) const CR0: u32 = 0x40000;
-pub(crate) const CR3: u32 = 0x40002;
-pub(crate) const CR4: u32 = 0x40003;
-pub(crate) const EFER: u32 = 0x80001;
 
 /// A native context page that starts in real mode at the reset vector.
 pub(crate) fn native_page() -> Vec<u8> {

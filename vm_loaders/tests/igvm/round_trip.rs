@@ -12,12 +12,29 @@ const HERE: Origin = Origin::Host("test");
 /// One step of a random plan.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    Page { kind: u8, data: Option<u8> },
-    Large { shared: bool, data: bool },
-    Pages { count: u64, bytes: usize },
-    Area { pages: u64, initial: Option<u8>, slots: Vec<ParameterKind> },
-    ErrorRange { pages: u64 },
-    Memory { pages: u64 },
+    Page {
+        kind: u8,
+        data: Option<u8>,
+    },
+    Large {
+        shared: bool,
+        data: bool,
+    },
+    Pages {
+        count: u64,
+        bytes: usize,
+    },
+    Area {
+        pages: u64,
+        initial: Option<u8>,
+        slots: Vec<ParameterKind>,
+    },
+    ErrorRange {
+        pages: u64,
+    },
+    Memory {
+        pages: u64,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -48,22 +65,43 @@ fn page_kind(isolation: Isolation, number: u8) -> PageKind {
 fn apply(plan: &mut PlanBuilder<'static>, op: &Op, gpa: u64, number: usize) {
     let isolation = plan.plan_mut().facts.isolation;
     let bytes = |byte: u8, len: usize| Contents::Bytes(vec![byte | 1; len].into());
-    let import = |len, kind, contents| Import { gpa, len, large: false, kind, contents };
+    let import = |len, kind, contents| Import {
+        gpa,
+        len,
+        large: false,
+        kind,
+        contents,
+    };
     let import = match op {
         Op::Page { kind, data } => {
             let contents = data.map_or(Contents::Zero, |byte| bytes(byte, 4096));
             import(4096, page_kind(isolation, *kind), contents)
         }
         Op::Large { shared, data } => {
-            let contents = if *data { bytes(number as u8, LARGE as usize) } else { Contents::Zero };
-            let kind = if *shared { PageKind::Shared } else { PageKind::Measured };
-            Import { large: true, ..import(LARGE, kind, contents) }
+            let contents = if *data {
+                bytes(number as u8, LARGE as usize)
+            } else {
+                Contents::Zero
+            };
+            let kind = if *shared {
+                PageKind::Shared
+            } else {
+                PageKind::Measured
+            };
+            Import {
+                large: true,
+                ..import(LARGE, kind, contents)
+            }
         }
         Op::Pages { count, bytes: len } => {
             let len = (*len).min(*count as usize * 4096);
             import(count * 4096, PageKind::Measured, bytes(number as u8, len))
         }
-        Op::Area { pages, initial, slots } => {
+        Op::Area {
+            pages,
+            initial,
+            slots,
+        } => {
             let slot = |(n, &kind): (usize, &ParameterKind)| ParameterSlot {
                 kind,
                 byte_offset: n as u32 * 0x100,
@@ -74,12 +112,20 @@ fn apply(plan: &mut PlanBuilder<'static>, op: &Op, gpa: u64, number: usize) {
                 initial: initial.map_or(Vec::new(), |byte| vec![byte; 100]).into(),
                 slots: slots.iter().enumerate().map(slot).collect(),
             };
-            import(pages * 4096, PageKind::Unmeasured, Contents::Parameters(Box::new(area)))
+            import(
+                pages * 4096,
+                PageKind::Unmeasured,
+                Contents::Parameters(Box::new(area)),
+            )
         }
         Op::ErrorRange { pages } => return plan.error_range(gpa, pages * 4096, HERE).unwrap(),
         Op::Memory { pages } => {
             let vtl2_protectable = plan.plan_mut().facts.highest_vtl == 2;
-            let expect = ExpectMemory { gpa, len: pages * 4096, vtl2_protectable };
+            let expect = ExpectMemory {
+                gpa,
+                len: pages * 4096,
+                vtl2_protectable,
+            };
             return plan.expect_memory(expect, HERE).unwrap();
         }
     };
@@ -103,8 +149,14 @@ fn native() -> NativeContext {
         cs: segment(0xA09B, 0xFFFF_FFFF),
         data: segment(0xC093, 0xFFFF_FFFF),
         gs_base: 0x1234_5000,
-        gdtr: TableRegister { base: 0x3000, limit: 31 },
-        idtr: TableRegister { base: 0x4000, limit: 255 },
+        gdtr: TableRegister {
+            base: 0x3000,
+            limit: 31,
+        },
+        idtr: TableRegister {
+            base: 0x4000,
+            limit: 255,
+        },
         ..Default::default()
     };
     context.gpr = std::array::from_fn(|n| n as u64 * 0x1111);
@@ -126,13 +178,22 @@ fn contexts(facts: &PlatformFacts) -> Vec<VpContext<'static>> {
             let register = |name, value| VbsRegister { vtl, name, value };
             let list = vec![
                 register(Name::Rip, VbsValue::U64(0x6E_0000)),
-                register(Name::Tr, VbsValue::Segment(SegmentRegister {
-                    selector: 0x18,
-                    attributes: SegmentAttributes(0x8B),
-                    limit: 0x67,
-                    base: 0x1000,
-                })),
-                register(Name::Gdtr, VbsValue::Table(TableRegister { base: 0x70_6000, limit: 31 })),
+                register(
+                    Name::Tr,
+                    VbsValue::Segment(SegmentRegister {
+                        selector: 0x18,
+                        attributes: SegmentAttributes(0x8B),
+                        limit: 0x67,
+                        base: 0x1000,
+                    }),
+                ),
+                register(
+                    Name::Gdtr,
+                    VbsValue::Table(TableRegister {
+                        base: 0x70_6000,
+                        limit: 31,
+                    }),
+                ),
                 register(Name::MtrrPhysMask(4), VbsValue::U64(0x800)),
                 register(Name::MtrrFix4kF8000, VbsValue::U64(0x0606_0606_0606_0606)),
                 register(Name::R12, VbsValue::U64(0)),
@@ -141,8 +202,16 @@ fn contexts(facts: &PlatformFacts) -> Vec<VpContext<'static>> {
         }
         Isolation::Vsm => {
             let list = vec![
-                Aarch64Register { vtl, name: 0x20022, value: 0x1000 },
-                Aarch64Register { vtl, name: 0x40005, value: 0x82_0000 },
+                Aarch64Register {
+                    vtl,
+                    name: 0x20022,
+                    value: 0x1000,
+                },
+                Aarch64Register {
+                    vtl,
+                    name: 0x40005,
+                    value: 0x82_0000,
+                },
             ];
             vec![context(0, 0, VpState::Aarch64Vbs(list))]
         }
@@ -150,7 +219,10 @@ fn contexts(facts: &PlatformFacts) -> Vec<VpContext<'static>> {
             let mut vmsa = vec![7; 4096];
             vmsa[0x3B0] = u8::from(facts.isolation == Isolation::Snp);
             let state = VpState::Vmsa(vmsa.into());
-            vec![context(0, 0xFFFF_FFFF_F000, state.clone()), context(1, 0xFFFF_FFFF_F000, state)]
+            vec![
+                context(0, 0xFFFF_FFFF_F000, state.clone()),
+                context(1, 0xFFFF_FFFF_F000, state),
+            ]
         }
         Isolation::Cca => vec![context(0, 0, VpState::Cca(vec![9; 80].into()))],
     }
@@ -169,7 +241,12 @@ fn facts(isolation: Isolation, arch: Arch) -> PlatformFacts {
         Isolation::Snp | Isolation::Tdx => facts.shared_gpa_boundary = 1 << 46,
         Isolation::Vsm => facts.highest_vtl = 2,
         Isolation::Cca => {
-            let policy = CcaPolicy { required_zeroes: 1, required_ones: 2, hash_algorithm: 1, lfa_policy: 1 };
+            let policy = CcaPolicy {
+                required_zeroes: 1,
+                required_ones: 2,
+                hash_algorithm: 1,
+                lfa_policy: 1,
+            };
             facts.cca_policy = Some(policy);
         }
         _ => {}
@@ -178,10 +255,20 @@ fn facts(isolation: Isolation, arch: Arch) -> PlatformFacts {
 }
 
 fn endorse(plan: &mut LaunchPlan<'static>) {
-    let corim = Corim { document: vec![0xD9; 33].into(), signature: Some(vec![0xD2; 7].into()) };
+    let corim = Corim {
+        document: vec![0xD9; 33].into(),
+        signature: Some(vec![0xD2; 7].into()),
+    };
     plan.endorsements.corim = Some(corim);
-    let signature = IdSignature { r: [1; 72], s: [2; 72] };
-    let key = IdKey { curve: 2, qx: [3; 72], qy: [4; 72] };
+    let signature = IdSignature {
+        r: [1; 72],
+        s: [2; 72],
+    };
+    let key = IdKey {
+        curve: 2,
+        qx: [3; 72],
+        qy: [4; 72],
+    };
     match plan.facts.isolation {
         Isolation::Snp => {
             plan.endorsements.id_block = Some(Box::new(IdBlock {
@@ -236,24 +323,48 @@ pub(crate) fn build(isolation: Isolation, arch: Arch, ops: &[Op], endorsed: bool
     plan
 }
 
-pub(crate) const X64: [Isolation; 6] =
-    [Isolation::Native, Isolation::Vsm, Isolation::Sev, Isolation::SevEs, Isolation::Snp, Isolation::Tdx];
+pub(crate) const X64: [Isolation; 6] = [
+    Isolation::Native,
+    Isolation::Vsm,
+    Isolation::Sev,
+    Isolation::SevEs,
+    Isolation::Snp,
+    Isolation::Tdx,
+];
 
 fn plans() -> impl Strategy<Value = Vec<LaunchPlan<'static>>> {
     let ops = || proptest::collection::vec(op(), 0..12);
-    let x64 = (proptest::sample::subsequence(X64.to_vec(), 1..=6), ops(), any::<bool>());
-    let aarch64 = (proptest::sample::subsequence(vec![Isolation::Vsm, Isolation::Cca], 1..=2), ops(), any::<bool>());
+    let x64 = (
+        proptest::sample::subsequence(X64.to_vec(), 1..=6),
+        ops(),
+        any::<bool>(),
+    );
+    let aarch64 = (
+        proptest::sample::subsequence(vec![Isolation::Vsm, Isolation::Cca], 1..=2),
+        ops(),
+        any::<bool>(),
+    );
     let build_all = |arch| {
         move |(platforms, ops, endorsed): (Vec<Isolation>, Vec<Op>, bool)| {
-            platforms.into_iter().map(|isolation| build(isolation, arch, &ops, endorsed)).collect()
+            platforms
+                .into_iter()
+                .map(|isolation| build(isolation, arch, &ops, endorsed))
+                .collect()
         }
     };
     prop_oneof![3 => x64.prop_map(build_all(Arch::X64)), 1 => aarch64.prop_map(build_all(Arch::Aarch64))]
 }
 
 fn options(plans: &[LaunchPlan<'_>], v2: bool) -> EncodeOptions {
-    let format = if v2 || plans[0].facts.arch == Arch::Aarch64 { FormatVersion::V2 } else { FormatVersion::V1 };
-    EncodeOptions { format, version_string: None }
+    let format = if v2 || plans[0].facts.arch == Arch::Aarch64 {
+        FormatVersion::V2
+    } else {
+        FormatVersion::V1
+    };
+    EncodeOptions {
+        format,
+        version_string: None,
+    }
 }
 
 proptest! {
@@ -286,17 +397,36 @@ proptest! {
 
 #[test]
 fn encoding_again_gives_the_same_bytes() {
-    let ops = [Op::Page { kind: 5, data: Some(3) }, Op::Area { pages: 1, initial: Some(1), slots: vec![] }];
-    let plans = [build(Isolation::Native, Arch::X64, &ops, false), build(Isolation::Snp, Arch::X64, &ops, true)];
+    let ops = [
+        Op::Page {
+            kind: 5,
+            data: Some(3),
+        },
+        Op::Area {
+            pages: 1,
+            initial: Some(1),
+            slots: vec![],
+        },
+    ];
+    let plans = [
+        build(Isolation::Native, Arch::X64, &ops, false),
+        build(Isolation::Snp, Arch::X64, &ops, true),
+    ];
     let first = encode(&plans, &EncodeOptions::default()).unwrap().to_vec();
     let file = File::read(&first).unwrap();
-    let again = [file.plan(Isolation::Native).unwrap(), file.plan(Isolation::Snp).unwrap()];
+    let again = [
+        file.plan(Isolation::Native).unwrap(),
+        file.plan(Isolation::Snp).unwrap(),
+    ];
     assert!(encode(&again, &EncodeOptions::default()).unwrap().to_vec() == first);
 }
 
 #[test]
 fn data_of_several_platforms_is_stored_once() {
-    let ops = [Op::Pages { count: 4, bytes: 0x4000 }];
+    let ops = [Op::Pages {
+        count: 4,
+        bytes: 0x4000,
+    }];
     let one = [build(Isolation::Tdx, Arch::X64, &ops, false)];
     let single = encode(&one, &EncodeOptions::default()).unwrap().len();
     let [tdx] = one;
@@ -309,7 +439,10 @@ fn data_of_several_platforms_is_stored_once() {
 #[test]
 fn a_version_string_is_written_and_read() {
     let plans = [build(Isolation::Tdx, Arch::X64, &[], false)];
-    let options = EncodeOptions { version_string: Some("probe 1.0".to_owned()), ..Default::default() };
+    let options = EncodeOptions {
+        version_string: Some("probe 1.0".to_owned()),
+        ..Default::default()
+    };
     let bytes = encode(&plans, &options).unwrap().to_vec();
     let file = File::read(&bytes).unwrap();
     assert_eq!(file.plan(Isolation::Tdx).unwrap(), plans[0]);
@@ -323,11 +456,17 @@ fn what_has_no_file_is_refused_by_name() {
     let default = EncodeOptions::default();
     assert_eq!(encode(&[], &default).unwrap_err(), EncodeError::NoPlans);
     let twice = [of(Isolation::Tdx, Arch::X64), of(Isolation::Tdx, Arch::X64)];
-    assert_eq!(encode(&twice, &default).unwrap_err(), EncodeError::DuplicatePlatform(Isolation::Tdx));
+    assert_eq!(
+        encode(&twice, &default).unwrap_err(),
+        EncodeError::DuplicatePlatform(Isolation::Tdx)
+    );
     let cca = [of(Isolation::Cca, Arch::Aarch64)];
     assert_eq!(encode(&cca, &default).unwrap_err(), EncodeError::NeedsVersion2);
     let mixed = [of(Isolation::Tdx, Arch::X64), of(Isolation::Cca, Arch::Aarch64)];
-    assert_eq!(encode(&mixed, &default).unwrap_err(), EncodeError::MixedArchitectures);
+    assert_eq!(
+        encode(&mixed, &default).unwrap_err(),
+        EncodeError::MixedArchitectures
+    );
 
     let wrong = |isolation, vp, state| {
         let mut plan = PlanBuilder::new(PlatformFacts::new(isolation, Arch::X64));
@@ -336,11 +475,21 @@ fn what_has_no_file_is_refused_by_name() {
     };
     let vmsa = VpState::Vmsa(vec![0; 4096].into());
     let isolation = Isolation::Native;
-    assert_eq!(wrong(isolation, 0, vmsa.clone()), EncodeError::ContextForm { vp: 0, isolation });
-    assert_eq!(wrong(Isolation::Snp, 0x1_0000, vmsa), EncodeError::VpIndex(0x1_0000));
+    assert_eq!(
+        wrong(isolation, 0, vmsa.clone()),
+        EncodeError::ContextForm { vp: 0, isolation }
+    );
+    assert_eq!(
+        wrong(Isolation::Snp, 0x1_0000, vmsa),
+        EncodeError::VpIndex(0x1_0000)
+    );
 
     let mut plan = PlanBuilder::new(PlatformFacts::new(Isolation::Native, Arch::X64));
-    let expect = ExpectMemory { gpa: 0, len: 1 << 32, vtl2_protectable: false };
+    let expect = ExpectMemory {
+        gpa: 0,
+        len: 1 << 32,
+        vtl2_protectable: false,
+    };
     plan.expect_memory(expect, HERE).unwrap();
     let error = encode(&[plan.finish()], &default).unwrap_err();
     assert_eq!(
@@ -357,7 +506,17 @@ fn a_file_beyond_four_gibibytes_is_refused_without_being_made() {
     for number in 0..2049u64 {
         let contents = Contents::borrowed(&PAGE);
         let kind = PageKind::Measured;
-        plan.import(Import { gpa: number * LARGE, len: LARGE, large: true, kind, contents }, HERE).unwrap();
+        plan.import(
+            Import {
+                gpa: number * LARGE,
+                len: LARGE,
+                large: true,
+                kind,
+                contents,
+            },
+            HERE,
+        )
+        .unwrap();
     }
     let error = encode(&[plan.finish()], &EncodeOptions::default()).unwrap_err();
     assert!(matches!(error, EncodeError::FileTooLarge(bytes) if bytes > 1 << 32));
