@@ -107,7 +107,7 @@ pub(crate) fn cmpxchg_pair(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
             return c.gp(0);
         }
         let join = |h: u64, l: u64| u128::from(h) << 64 | u128::from(l);
-        let (want, new) = (join(c.gpr[2], c.gpr[0]), join(c.gpr[3], c.gpr[1]));
+        let (want, new) = (join(c.gpr[2], c.gpr[0]), join(c.gpr[1], c.gpr[3]));
         loop {
             let old: u128 = c.load_rmw(bus, la, u.idx)?;
             if old == want && !c.exchange(bus, la, old, new)? {
@@ -123,7 +123,7 @@ pub(crate) fn cmpxchg_pair(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     }
     let la = c.linear(u, 8, true)?;
     let join = |h: u64, l: u64| h << 32 | l & 0xFFFF_FFFF;
-    let (want, new) = (join(c.gpr[2], c.gpr[0]), join(c.gpr[3], c.gpr[1]));
+    let (want, new) = (join(c.gpr[2], c.gpr[0]), join(c.gpr[1], c.gpr[3]));
     loop {
         let old: u64 = c.load_rmw(bus, la, u.idx)?;
         if old == want && !c.exchange(bus, la, old, new)? {
