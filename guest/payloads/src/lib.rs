@@ -1,2 +1,25 @@
 // SPDX-License-Identifier: MIT
-//! (being written)
+//! The guest payloads as bytes, and the shapes in which they are booted.
+//!
+//! Always true: the build script compiles them with the workspace's own compiler; nothing here runs them.
+//! Each flat image is the payload's memory from its link address on, zeroed data included, with the 64-bit
+//! entry at [`ENTRY64_OFFSET`]. Not here: how they are loaded (`vm_loaders`), what they print
+//! (`guest_protocol::report`).
+#![forbid(unsafe_code)]
+
+pub mod uefi_probe;
+
+/// Offset of the 64-bit entry in every flat image.
+pub const ENTRY64_OFFSET: u64 = 0x200;
+
+macro_rules! built {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name))
+    };
+}
+pub(crate) use built;
+
+/// Prints `!` on COM1 and writes 0 to the test-exit port: an ELF file with a PVH note, linked at 1 MiB.
+pub const FIRST_BYTE_ELF: &[u8] = built!("first_byte.elf");
+/// The same, flat: 32-bit or 64-bit code from its first byte on, position independent.
+pub const FIRST_BYTE: &[u8] = built!("first_byte.bin");

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+//! The shape of `uefi_probe`'s firmware image (uefi-launch 5.1).
+//!
+//! Always true: 6 MiB at 1 MiB; the SEC volume is the last 128 KiB; everything before it is empty but for
+//! a mark at the start of every 64 KiB, by which the probe sees that the whole image was loaded.
+
+/// First byte of the image.
+pub const IMAGE_GPA: u64 = 0x10_0000;
+/// Length of the image in bytes.
+pub const IMAGE_SIZE: u64 = 0x60_0000;
+/// Offset of the SEC volume in the image.
+pub const SEC_VOLUME_OFFSET: u64 = 0x5E_0000;
+/// Length of the SEC volume in bytes.
+pub const SEC_VOLUME_SIZE: u64 = IMAGE_SIZE - SEC_VOLUME_OFFSET;
+/// First byte of the SEC volume.
+pub const SEC_VOLUME_GPA: u64 = IMAGE_GPA + SEC_VOLUME_OFFSET;
+/// Offset of the PE image in the SEC volume.
+pub const PE_OFFSET: u64 = 0x1000;
+/// Length of the PE image's headers; the code follows.
+pub const PE_HEADERS: u64 = 0x1000;
+/// First byte of the code, where it is linked.
+pub const CODE_GPA: u64 = SEC_VOLUME_GPA + PE_OFFSET + PE_HEADERS;
+/// Distance of two marks.
+const MARK_SPACING: u64 = 0x1_0000;
+/// A mark is its own gpa, changed by this.
+const MARK_SALT: u64 = 0x4F42_4550_0000_0000;
+
+/// The marks: gpa and value.
+pub fn marks() -> impl Iterator<Item = (u64, u64)> {
+    (IMAGE_GPA..SEC_VOLUME_GPA)
+        .step_by(MARK_SPACING as usize)
+        .map(|gpa| (gpa, gpa ^ MARK_SALT))
+}
