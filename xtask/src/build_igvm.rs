@@ -121,6 +121,7 @@ fn build_file(igvmtool: &Path, manifest: &Path, firmware: &Path, file: &Path) ->
 
 fn write_probe(out: &Path) -> Result<PathBuf> {
     let path = out.join("uefi_probe.fd");
-    std::fs::write(&path, [0_u8; 1]).with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::write(&path, payloads::uefi_probe::firmware())
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }

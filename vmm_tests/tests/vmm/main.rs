@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+//! End-to-end tests: the real `openvmm` and `igvmtool` binaries, real files, real guests.
+//!
+//! Always true: a test reads top to bottom as a user's session; tests of running guests are made for
+//! every backend of the machine. Not here: the harness (`vmm_tests`), what guests check (`payloads`).
+#![forbid(unsafe_code)]
+
+mod bad_files;
+mod build;
+mod command_lines;
+mod images;
+mod interop;
