@@ -332,7 +332,7 @@ pub(crate) const X64: [Isolation; 6] = [
     Isolation::Tdx,
 ];
 
-fn plans() -> impl Strategy<Value = Vec<LaunchPlan<'static>>> {
+pub(crate) fn plans() -> impl Strategy<Value = Vec<LaunchPlan<'static>>> {
     let ops = || proptest::collection::vec(op(), 0..12);
     let x64 = (
         proptest::sample::subsequence(X64.to_vec(), 1..=6),

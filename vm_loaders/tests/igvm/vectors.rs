@@ -4,7 +4,7 @@
 use launch_plan::Isolation;
 use vm_loaders::igvm::{EncodeOptions, File, Severity, encode};
 
-const VECTORS: [(&str, &[u8], &[Isolation]); 7] = [
+pub(crate) const VECTORS: [(&str, &[u8], &[Isolation]); 7] = [
     (
         "g1-snp-all-kinds",
         include_bytes!("../data/igvm/g1-snp-all-kinds.igvm"),
