@@ -15,12 +15,13 @@ use crate::failure::{Failure, Outcome};
 use crate::manifest::{
     Guest, GuestArch, Image, IsolationType, Manifest, ManifestError, Place, UefiConfigType,
 };
+use crate::output;
 use clap::ValueEnum;
 use launch_plan::{Arch, Isolation, LaunchPlan, PlanBuilder, PlatformFacts};
 use platform::PlatformChoice;
 use resources::{ResourceArg, Resources};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use vm_loaders::igvm::{EncodeOptions, FormatVersion, encode};
 use vm_loaders::uefi::{self, ConfigType};
 
@@ -95,9 +96,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         version_string: None,
     };
     let encoded = encode(&plans, &options).map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
-    write(&args.output, |out| encoded.write_to(out))?;
+    output::write(&args.output, |out| encoded.write_to(out))?;
     let listing = map::text(&args.output, format, encoded.len(), &plans);
-    write(&map::path(&args.output), |out| out.write_all(listing.as_bytes()))?;
+    output::write(&map::path(&args.output), |out| out.write_all(listing.as_bytes()))?;
     Ok(Outcome::Fine)
 }
 
@@ -178,21 +179,4 @@ fn image_plan<'r>(
             Err(format!("image {} cannot be built yet", guest.image.name()))
         }
     }
-}
-
-/// Writes a file beside its place and moves it there when it is complete.
-fn write(
-    path: &Path,
-    contents: impl FnOnce(&mut std::io::BufWriter<std::fs::File>) -> std::io::Result<()>,
-) -> Result<(), Failure> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let write = || {
-        let mut out = std::io::BufWriter::new(std::fs::File::create(&part)?);
-        contents(&mut out)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        std::fs::rename(&part, path)
-    };
-    write().map_err(|error| Failure::Unreadable(format!("cannot write {}: {error}", path.display())))
 }

@@ -2,6 +2,7 @@
 //! Opening an IGVM file for a command that looks at it.
 
 use crate::failure::Failure;
+use launch_plan::{Isolation, LaunchPlan};
 use std::path::Path;
 use vm_loaders::igvm::{File, MappedFile};
 
@@ -17,6 +18,17 @@ pub(crate) fn map(path: &Path) -> Result<MappedFile, Failure> {
 pub(crate) fn read(mapped: &MappedFile) -> Result<File<'_>, Failure> {
     File::read(mapped.bytes())
         .map_err(|problem| Failure::Unreadable(format!("{}: {problem}", mapped.name().display())))
+}
+
+/// The plan of one platform.
+pub(crate) fn plan<'a>(
+    mapped: &MappedFile,
+    file: &File<'a>,
+    isolation: Isolation,
+) -> Result<LaunchPlan<'a>, Failure> {
+    let shown = mapped.name().display();
+    file.plan(isolation)
+        .map_err(|refused| Failure::Unreadable(format!("{shown}: {refused}")))
 }
 
 /// Fails if the file was changed under our eyes.

@@ -11,6 +11,7 @@
 //! Not here: reading IGVM (`vm_loaders`), launching (`virt_sev`).
 #![forbid(unsafe_code)]
 
+mod difference;
 pub mod events;
 mod fold;
 pub mod id_block;
@@ -18,7 +19,9 @@ pub mod kvm_vmsa;
 mod launch_measure;
 mod measure;
 mod pages;
+pub mod report;
 
+pub use difference::{Difference, Reading, first_difference};
 pub use events::{Event, Measured, PageClass, Profile};
 pub use launch_measure::{MeasureContext, launch_measure};
 pub use measure::{Digest, MeasureError, Measurement, Options, TraceStep, measure, vmsa_issues};

@@ -156,7 +156,7 @@ fn vp_count(plan: &LaunchPlan<'_>, asked: Option<u32>) -> Result<u32, MeasureErr
     }
 }
 
-fn describe(event: &Event<'_>) -> String {
+pub(crate) fn describe(event: &Event<'_>) -> String {
     match &event.what {
         Measured::Page { gpa, class, data } => {
             let class = match class {

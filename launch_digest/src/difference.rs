@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+//! Where two sequences of submissions part: the answer to "why is this another digest".
+//!
+//! Always true: only fixed-size keys of the sequences are held, so memory stays small for large files.
+//! Not here: hashing for a digest; keys only compare.
+
+use crate::events::{Event, Measured, Profile, submit};
+use crate::measure::{MeasureError, describe};
+use launch_plan::LaunchPlan;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+/// A plan read one way for some VPs.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'p, 'a> {
+    /// The plan.
+    pub plan: &'p LaunchPlan<'a>,
+    /// Whose reading.
+    pub profile: Profile,
+    /// VPs of the guest.
+    pub vp_count: u32,
+}
+
+/// The first step that two readings do not share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Its number, from 0.
+    pub step: usize,
+    /// What the first reading has there; `None` when it has ended.
+    pub first: Option<String>,
+    /// What the second reading has there; `None` when it has ended.
+    pub second: Option<String>,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let side = |s: &Option<String>| s.clone().unwrap_or_else(|| "nothing (it has ended)".into());
+        write!(
+            f,
+            "step {}: {} against {}",
+            self.step,
+            side(&self.first),
+            side(&self.second)
+        )
+    }
+}
+
+/// The first step in which two readings differ, by what is submitted or by its bytes; `None` when they
+/// give the same digest.
+pub fn first_difference(a: Reading<'_, '_>, b: Reading<'_, '_>) -> Result<Option<Difference>, MeasureError> {
+    let (keys_a, keys_b) = (keys(a)?, keys(b)?);
+    let longest = keys_a.len().max(keys_b.len());
+    let Some(step) = (0..longest).find(|i| keys_a.get(*i) != keys_b.get(*i)) else {
+        return Ok(None);
+    };
+    Ok(Some(Difference {
+        step,
+        first: nth(a, step)?,
+        second: nth(b, step)?,
+    }))
+}
+
+fn keys(reading: Reading<'_, '_>) -> Result<Vec<u64>, MeasureError> {
+    let mut keys = Vec::new();
+    submit(reading.plan, reading.profile, reading.vp_count, &mut |event| {
+        keys.push(key(&event));
+        Ok(())
+    })?;
+    Ok(keys)
+}
+
+/// A key over everything of an event that a digest sees.
+fn key(event: &Event<'_>) -> u64 {
+    let mut h = DefaultHasher::new();
+    let padded = |h: &mut DefaultHasher, bytes: &[u8]| {
+        let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+        bytes[..used].hash(h);
+    };
+    match &event.what {
+        Measured::Page { gpa, class, data } => {
+            (0, gpa, class).hash(&mut h);
+            padded(&mut h, data);
+        }
+        Measured::Vmsa { gpa, page, .. } => {
+            (1, gpa).hash(&mut h);
+            padded(&mut h, page.bytes());
+        }
+        Measured::Register(r) => (2, r.vtl, r.name, r.value.to_bytes()).hash(&mut h),
+    }
+    h.finish()
+}
+
+/// The description of step `step`, with its origin.
+fn nth(reading: Reading<'_, '_>, step: usize) -> Result<Option<String>, MeasureError> {
+    let mut seen = 0;
+    let mut found = None;
+    submit(reading.plan, reading.profile, reading.vp_count, &mut |event| {
+        if seen == step {
+            found = Some(format!("{} ({})", describe(&event), event.origin));
+        }
+        seen += 1;
+        Ok(())
+    })?;
+    Ok(found)
+}
