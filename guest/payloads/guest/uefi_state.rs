@@ -14,8 +14,8 @@ const GDT: u64 = 0x70_6000;
 /// The blob's fixed address (uefi-launch 3.1).
 pub(crate) const BLOB: u64 = 0x70_9000;
 /// The 64-bit code and flat data descriptors, limits 0xFFFF in memory.
-const GDT_CODE: u64 = 0x00AF_9B00_0000_FFFF;
-const GDT_DATA: u64 = 0x00CF_9300_0000_FFFF;
+const GDT_CODE: u64 = 0x00A0_9B00_0000_FFFF;
+const GDT_DATA: u64 = 0x00C0_9300_0000_FFFF;
 /// A descriptor's accessed bit, which the processor may set.
 const ACCESSED: u64 = 1 << 40;
 
@@ -89,22 +89,15 @@ fn check_paging() {
 
 /// The image lies where it belongs, whole: every 64 KiB of it outside the SEC volume begins with a mark.
 pub(crate) fn check_image() {
-    let mut missing = 0;
-    let mut first = 0;
-    for (gpa, mark) in uefi_image::marks() {
-        if memory::read_u64(gpa) != mark {
-            if missing == 0 {
-                first = gpa;
-            }
-            missing += 1;
+    let marks = uefi_image::marks().count();
+    let wrong = || uefi_image::marks().filter(|&(gpa, mark)| memory::read_u64(gpa) != mark);
+    match wrong().next() {
+        None => check("image-marks", true, format_args!("{marks} of {marks}")),
+        Some((gpa, _)) => {
+            let there = marks - wrong().count();
+            check("image-marks", false, format_args!("{there} of {marks}, the first is missing at {gpa:#x}"));
         }
     }
-    let marks = uefi_image::marks().count();
-    check(
-        "image-marks",
-        missing == 0,
-        format_args!("{} of {marks}, first missing {first:#x}", marks - missing),
-    );
     let signature = memory::read_u32(uefi_image::SEC_VOLUME_GPA + 40);
     equal(
         "sec-volume",
