@@ -6,6 +6,9 @@
 //! multiple of their header count.
 
 pub mod acpi;
+pub mod detect;
 pub mod igvm;
+pub mod linux;
 pub mod ovmf;
+pub mod params;
 pub mod uefi;

@@ -18,6 +18,8 @@ pub use layout::{aarch64, x64};
 pub use load::{ConfigType, UefiError, identity_map_4gib, plan};
 pub use mtrr::{host_registers, variable_mtrrs};
 
+#[cfg(test)]
+pub(crate) use firmware::tests as tests_support;
 use launch_plan::HandOver;
 
 /// The configuration blob at its fixed place, as `bind` takes it (uefi-launch 3.1).
