@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+//! External interrupts, NMIs, HLT, CR8.
+
+use crate::rig::{PORT_NMI, PORT_RAISE, SPIN, STOP, code, long_mode, real_mode};
+use std::time::Duration;
+use virt::VpStop;
+use x86defs::state::gpr;
+
+/// `out imm8, al` with `al = value`.
+fn out(port: u16, value: u8) -> Vec<u8> {
+    vec![0xB0, value, 0xE6, port as u8]
+}
+
+#[test]
+fn an_interrupt_from_another_thread_wakes_a_halted_vp() {
+    // sti; hlt; mov al, 'b'; out 0x10, al
+    let guest = code(&[&[0xFB, 0xF4], &out(0x10, b'b'), STOP]);
+    let Some(mut rig) = real_mode(&guest) else { return };
+    rig.set_vector(0x40, 0x2000);
+    rig.memory.write(0x2000, &code(&[&out(0x10, b'a'), &[0xCF]])).unwrap();
+    let bus = rig.bus.clone();
+    let waker = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(bus.log().out.is_empty(), "the guest waits in HLT");
+        bus.raise(0x40);
+    });
+    assert_eq!(rig.run(), VpStop::Requested);
+    waker.join().unwrap();
+    assert_eq!(rig.written(0x10), b"ab");
+}
+
+#[test]
+fn an_interrupt_waits_until_the_guest_enables_them() {
+    // raise 0x40 with IF clear; out 'a'; sti; nop; nop; out 'c'
+    let guest =
+        code(&[&out(PORT_RAISE, 0x40), &out(0x10, b'a'), &[0xFB, 0x90, 0x90], &out(0x10, b'c'), STOP, SPIN]);
+    let Some(mut rig) = real_mode(&guest) else { return };
+    rig.set_vector(0x40, 0x2000);
+    rig.memory.write(0x2000, &code(&[&out(0x10, b'b'), &[0xCF]])).unwrap();
+    assert_eq!(rig.run(), VpStop::Requested);
+    assert_eq!(rig.written(0x10), b"abc");
+}
+
+#[test]
+fn two_waiting_vectors_are_both_delivered() {
+    let guest = code(&[
+        &out(PORT_RAISE, 0x40),
+        &out(PORT_RAISE, 0x41),
+        &[0xFB, 0x90, 0x90, 0x90],
+        &out(0x10, b'.'),
+        &[0xFA],
+        STOP,
+    ]);
+    let Some(mut rig) = real_mode(&guest) else { return };
+    rig.set_vector(0x40, 0x2000);
+    rig.set_vector(0x41, 0x2100);
+    rig.memory.write(0x2000, &code(&[&out(0x10, b'0'), &[0xCF]])).unwrap();
+    rig.memory.write(0x2100, &code(&[&out(0x10, b'1'), &[0xCF]])).unwrap();
+    assert_eq!(rig.run(), VpStop::Requested);
+    assert_eq!(rig.written(0x10), b"01.");
+}
+
+#[test]
+fn a_halted_vp_with_interrupts_off_wakes_for_an_nmi_only() {
+    // cli; raise 0x40; hlt  (woken by the NMI from outside); out 'n' after its handler
+    let guest = code(&[&[0xFA], &out(PORT_RAISE, 0x40), &[0xF4], &out(0x10, b'e'), STOP]);
+    let Some(mut rig) = real_mode(&guest) else { return };
+    rig.set_vector(2, 0x2000);
+    rig.memory.write(0x2000, &code(&[&out(0x10, b'n'), &[0xCF]])).unwrap();
+    let (bus, signals) = (rig.bus.clone(), rig.signals.clone());
+    let waker = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(bus.log().vectors.len(), 1, "the vector was not taken with IF clear");
+        bus.log().events.entry(0).or_default().nmi = true;
+        signals.wake(0);
+    });
+    assert_eq!(rig.run(), VpStop::Requested);
+    waker.join().unwrap();
+    assert_eq!(rig.written(0x10), b"ne");
+}
+
+#[test]
+fn an_nmi_interrupts_running_code_with_interrupts_off() {
+    let guest = code(&[&[0xFA], &out(PORT_NMI, 0), &out(0x10, b'e'), STOP]);
+    let Some(mut rig) = real_mode(&guest) else { return };
+    rig.set_vector(2, 0x2000);
+    rig.memory.write(0x2000, &code(&[&out(0x10, b'n'), &[0xCF]])).unwrap();
+    assert_eq!(rig.run(), VpStop::Requested);
+    assert_eq!(rig.written(0x10), b"ne");
+}
+
+#[test]
+fn the_task_priority_is_shared_with_the_bus_both_ways() {
+    // mov rbx, cr8; mov eax, 5; mov cr8, rax; out 0x10, al; mov eax, 2; mov cr8, rax
+    let guest = [
+        0x44, 0x0F, 0x20, 0xC3, 0xB8, 5, 0, 0, 0, 0x44, 0x0F, 0x22, 0xC0, 0xE6, 0x10, 0xB8, 2, 0, 0, 0, 0x44, 0x0F, 0x22,
+        0xC0,
+    ];
+    let Some(mut rig) = long_mode(&code(&[&guest, STOP])) else { return };
+    rig.bus.log().cr8.insert(0, 9);
+    assert_eq!(rig.run(), VpStop::Requested);
+    assert_eq!(rig.state().gpr[gpr::RBX], 9, "the guest reads what the local apic holds");
+    assert_eq!(rig.bus.log().cr8[&0], 2, "the local apic sees what the guest wrote");
+    assert_eq!(rig.state().cr8, 2);
+}
