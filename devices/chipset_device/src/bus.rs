@@ -91,3 +91,10 @@ pub trait MsrHandler: Send + Sync {
         String::new()
     }
 }
+
+/// A device's place on a bus, moved by whoever decodes for it (a BAR, PMBASE, PCIEXBAR).
+pub trait Placement: Send + Sync {
+    /// Moves to `at`, first address and length, or off the bus. On an error, which says who is in the
+    /// way, nothing changes.
+    fn place(&self, at: Option<(u64, u64)>) -> Result<(), String>;
+}
