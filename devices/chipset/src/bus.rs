@@ -16,7 +16,7 @@ pub use ports::PortWidth;
 
 use crate::lapic::LapicSet;
 use crate::lock;
-use chipset_device::{Device, MmioDevice, MsrHandler, PortDevice, VpBus, VpEvents, VpIndex};
+use chipset_device::{Device, MmioDevice, MsrHandler, Placement, PortDevice, VpBus, VpEvents, VpIndex};
 use mmio::MmioMap;
 use ports::PortMap;
 use std::ops::RangeInclusive;
@@ -82,6 +82,14 @@ pub enum BusError {
         /// The limit.
         limit: usize,
     },
+    /// A PCI function cannot be where it was asked for.
+    #[error("{name}: {reason}")]
+    Pci {
+        /// The function.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// Two handlers want the same MSR.
     #[error("{name}: MSRs {first:#x}..={last:#x} overlap those of {other}")]
     MsrOverlap {
@@ -127,6 +135,25 @@ impl MmioWindow {
     /// Moves the window to `base` with another length. On an error nothing changes.
     pub fn map_sized(&self, base: u64, len: u64) -> Result<(), BusError> {
         self.map.map(self.id, Some(Span { first: base, len }))
+    }
+}
+
+impl Placement for PortWindow {
+    /// The length is that of the range.
+    fn place(&self, at: Option<(u64, u64)>) -> Result<(), String> {
+        let base = at.map(|(base, _)| u16::try_from(base)).transpose();
+        let base = base.map_err(|_| "ports end at 0xffff".to_owned())?;
+        self.map(base).map_err(|e| e.to_string())
+    }
+}
+
+impl Placement for MmioWindow {
+    fn place(&self, at: Option<(u64, u64)>) -> Result<(), String> {
+        match at {
+            Some((base, len)) => self.map_sized(base, len),
+            None => self.map(None),
+        }
+        .map_err(|e| e.to_string())
     }
 }
 

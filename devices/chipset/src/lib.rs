@@ -5,7 +5,7 @@
 //! [`Chipset`]'s [`chipset_device::VpBus`]; guest accesses never panic. Locks are taken in the order
 //! device, interrupt router, IO-APIC or 8259, local APIC, timer queue, and none is held while a power
 //! request or a wake is acted on.
-//! Not here: PCI functions (crate `pci`), virtio, Hyper-V and UEFI devices.
+//! Not here: what PCI functions are (crate `pci`), virtio, Hyper-V and UEFI devices.
 #![forbid(unsafe_code)]
 
 mod bus;

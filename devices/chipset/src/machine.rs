@@ -6,6 +6,8 @@
 //! Not here: what only some configurations add (virtio, Hyper-V, UEFI devices); they go on the builder in
 //! [`Composition`] before it is finished. ACPI tables must agree with the constants here.
 
+mod q35;
+
 use crate::bus::{BusError, Chipset, ChipsetBuilder, PortWidth};
 use crate::ioapic::{self, IoApic};
 use crate::lapic::{LapicConfig, LapicSet, LapicWorld};
@@ -21,6 +23,7 @@ use chipset_device::{
     TimerQueue, VpWake,
 };
 use openvmm_defs::Machine;
+use pci::{IntxRouter, PciRoot};
 use std::sync::{Arc, Mutex, Weak};
 
 /// First port of the PM block on every machine but the OVMF one.
@@ -59,6 +62,8 @@ enum Part {
     ResetControl,
     /// Port 0x92.
     SystemControlA,
+    /// Host bridge, LPC bridge with PM block, mechanism 1, ECAM, port 0xCF9.
+    Q35,
     /// Ports that answer all ones without a log line: first and count.
     Absorb(u16, u16),
 }
@@ -115,6 +120,7 @@ const OVMF: &[Part] = &[
     Part::IoApic,
     Part::Pit,
     Part::Rtc,
+    Part::Q35,
     KEYBOARD_RESET,
     Part::SystemControlA,
     Part::Absorb(0x80, 1),
@@ -184,7 +190,18 @@ pub struct Composition {
     pub serial: [Option<Arc<Mutex<Uart>>>; 4],
     /// The PM block, for the power button.
     pub pm: Option<Arc<Mutex<PowerManagement>>>,
+    /// PCI, on machines that have it.
+    pub pci: Option<Pci>,
     world: World,
+}
+
+/// The PCI side of a machine.
+#[derive(Clone)]
+pub struct Pci {
+    /// The functions.
+    pub root: Arc<PciRoot>,
+    /// Interrupt pins.
+    pub intx: Arc<IntxRouter>,
 }
 
 /// Puts a machine together.
@@ -219,6 +236,7 @@ pub fn compose(config: MachineConfig) -> Result<Composition, BusError> {
         lines: Router::new(pic.clone(), ioapic.clone()),
         serial: [const { None }; 4],
         pm: None,
+        pci: None,
         world,
     };
     machine.add_interrupt_controllers(pic, ioapic)?;
@@ -349,6 +367,7 @@ impl Composition {
                 let device = SystemControlA::new(world.power);
                 self.port_device("system_control_a", (0x92, 1), PortWidth::Byte, device)
             }
+            Part::Q35 => self.add_q35(),
             Part::Absorb(first, len) => self.builder.absorb_ports(first, len),
         }
     }

@@ -60,6 +60,106 @@ fn every_machine_prints_powers_off_resets_and_exits() {
     }
 }
 
+/// What OVMF does before it needs a clock (ovmf-machine section 1.2).
+fn ovmf_set_up(chipset: &Chipset) {
+    let config = |device: u32, register: u32, value: u32| {
+        chipset.port_write(0, 0xCF8, &(1 << 31 | device << 11 | register).to_le_bytes());
+        chipset.port_write(0, 0xCFC, &value.to_le_bytes());
+    };
+    config(31, 0x40, 0x601);
+    config(31, 0x44, 0x80);
+    config(0, 0x64, 0);
+    config(0, 0x60, 0xB000_0001);
+}
+
+#[test]
+fn the_ovmf_machine_gets_its_pm_block_and_ecam_from_pci() {
+    let bench = Bench::new();
+    let chipset = chipset(&bench, Machine::Ovmf);
+    let timer = || {
+        let mut data = [0; 4];
+        chipset.port_read(0, 0x608, &mut data);
+        u32::from_le_bytes(data)
+    };
+    let host = |gpa: u64| {
+        let mut data = [0; 4];
+        chipset.mmio_read(0, gpa, &mut data);
+        u32::from_le_bytes(data)
+    };
+    assert_eq!((timer(), host(0xB000_0000)), (u32::MAX, u32::MAX));
+    ovmf_set_up(&chipset);
+    assert_eq!((host(0xB000_0000), host(0xB00F_8000)), (0x29C0_8086, 0x2918_8086));
+    let before = timer();
+    bench.advance(1_000_000_000);
+    assert_eq!(timer() - before, 3_579_545);
+    assert_eq!((inb(&chipset, 0xCF9), inb(&chipset, 0x400)), (0, 0xFF));
+    outb(&chipset, 0xCF9, 6);
+    chipset.port_write(0, 0x604, &0x2000u16.to_le_bytes());
+    assert_eq!(
+        *lock(&bench.record.power),
+        [PowerRequest::Reset, PowerRequest::Shutdown]
+    );
+    chipset.reset();
+    assert_eq!((timer(), host(0xB000_0000)), (u32::MAX, u32::MAX));
+}
+
+#[test]
+fn a_pci_function_is_found_and_its_bar_answers() {
+    /// Reads as its offset.
+    struct Ramp;
+    impl Device for Ramp {
+        fn reset(&mut self) {}
+    }
+    impl MmioDevice for Ramp {
+        fn mmio_read(&mut self, offset: u64, data: &mut [u8]) {
+            data.fill(offset as u8);
+        }
+        fn mmio_write(&mut self, _offset: u64, _data: &[u8]) {}
+    }
+    struct Card(pci::ConfigSpace);
+    impl Device for Card {
+        fn reset(&mut self) {
+            self.0.reset();
+        }
+    }
+    impl pci::PciFunction for Card {
+        fn config(&mut self) -> &mut pci::ConfigSpace {
+            &mut self.0
+        }
+    }
+    let bench = Bench::new();
+    let mut machine = compose(config(&bench, Machine::Ovmf)).unwrap();
+    let mut space = pci::ConfigSpace::new(pci::Identity {
+        vendor: 1,
+        device: 2,
+        ..Default::default()
+    });
+    space.add_bar(pci::Bar {
+        index: 0,
+        kind: pci::BarKind::Memory32,
+        size: 0x1000,
+    });
+    let card = Arc::new(Mutex::new(Card(space)));
+    let bdf = machine.pci.as_ref().unwrap().root.free_device(0).unwrap();
+    machine.add_pci_function("card", bdf, card.clone()).unwrap();
+    machine
+        .connect_bar("card", &card, 0, Arc::new(Mutex::new(Ramp)))
+        .unwrap();
+    let error = machine
+        .connect_bar("card", &card, 1, Arc::new(Mutex::new(Ramp)))
+        .unwrap_err();
+    assert_eq!(error.to_string(), "card: there is no BAR 1");
+    let error = machine.add_pci_function("card", bdf, card).unwrap_err();
+    assert_eq!(error.to_string(), "card: PCI address 00:01.0 is taken");
+    let chipset = machine.build();
+    ovmf_set_up(&chipset);
+    chipset.mmio_write(0, 0xB000_8010, &0xC000_0000u32.to_le_bytes());
+    chipset.mmio_write(0, 0xB000_8004, &[2, 0]);
+    let mut data = [0; 2];
+    chipset.mmio_read(0, 0xC000_0042, &mut data);
+    assert_eq!(data, [0x42, 0x42]);
+}
+
 #[test]
 fn absent_ports_read_all_ones() {
     let bench = Bench::new();
