@@ -44,7 +44,7 @@ pub fn variable_mtrrs(layout: &MemoryLayout) -> [(u64, u64); VARIABLE_MTRRS] {
         let last = if high.is_empty() {
             end.min(TIB_8) - 1
         } else {
-            high.gpa - 1
+            high.gpa.saturating_sub(1)
         };
         pairs[2] = pair(low.end(), last);
     }
