@@ -117,6 +117,9 @@ pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let mut la = 0;
     if u.is(MEM) {
         la = c.linear(u, u.size.into(), u.aux & STORES != 0)?;
+        if u.aux & XMM != 0 && u.size == 16 && la & 15 != 0 {
+            return c.gp(0);
+        }
         if u.aux & STORES == 0 {
             load_bytes(c, u, bus, la, &mut x.memory)?;
         }

@@ -141,17 +141,17 @@ struct Parts<'a> {
 fn split(bytes: &[u8], long: bool, opcode: usize, has_modrm: bool, imm: usize) -> Option<Parts<'_>> {
     let mut i = 0;
     let mut prefixes = Vec::new();
-    while let Some(&b) = bytes.get(i) {
+    let mut rex = 0;
+    loop {
+        let b = *bytes.get(i)?;
         match b {
             0x66 | 0xF2 | 0xF3 => prefixes.push(b),
             0x26 | 0x2E | 0x36 | 0x3E | 0x64 | 0x65 | 0x67 | 0xF0 => {}
+            0x40..=0x4F if long => {}
             _ => break,
         }
-        i += 1;
-    }
-    let mut rex = 0;
-    if long && bytes.get(i)? & 0xF0 == 0x40 {
-        rex = bytes[i];
+        // REX counts only right before the opcode.
+        rex = if long && b & 0xF0 == 0x40 { b } else { 0 };
         i += 1;
     }
     let end = bytes.len().checked_sub(imm)?;

@@ -41,6 +41,9 @@ fn unit(i: &Instruction) -> Option<Unit> {
 }
 
 fn has_mm(i: &Instruction) -> bool {
+    if matches!(i.code(), Code::Cvtpi2ps_xmm_mmm64 | Code::Cvtpi2pd_xmm_mmm64) {
+        return true;
+    }
     (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm())
 }
 
@@ -152,7 +155,9 @@ fn mmx(s: &Source<'_>, m: M) -> Option<Uop> {
     if s.is_mem(0) {
         u.aux |= fpu::STORES;
     }
-    if xmm_at(0) || xmm_at(1) {
+    // CVTPS2PI and the like from memory report in MXCSR too.
+    let sse = !s.ins.cpuid_features().contains(&F::MMX);
+    if xmm_at(0) || xmm_at(1) || sse {
         u.aux |= fpu::XMM;
     }
     u.imm = fpu_thunk(s.bytes, s.is64(), 2, usize::from(has_imm(s)), g)?.to_bits();

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: MIT
+//! Executes random instructions with random operands on the engine and on the host processor and
+//! compares registers, flags and memory.
+//!
+//! `cargo run --release -p x86emu --example differential -- [--seed S] [--first N] [--count N]`
+//!
+//! Always true: case N of a seed is the same whatever ran before, so a run can be cut into chunks and
+//! resumed. Flags that the SDM leaves undefined are masked by the decoder's table of SDM volume 2 and by
+//! [`undefined_flags`]; nothing else is. Not here: privileged instructions and other modes.
+
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic as M, OpKind, Register};
+use std::collections::BTreeMap;
+use x86defs::{SegmentAttributes, SegmentRegister, X86State};
+use x86emu::{Bus, CodeMap, Config, Cpu, Exit, MsrFault, RamPage};
+
+#[path = "shared/host.rs"]
+mod host;
+#[path = "shared/ram.rs"]
+mod ram;
+#[path = "shared/random.rs"]
+mod random;
+use host::{CODE, DATA, DATA_LEN, Host, INSTRUCTION, Registers};
+use ram::Ram;
+use random::Random;
+
+/// Executions with one encoding.
+const PER_ENCODING: u64 = 50;
+/// Guest physical address of the area that is linear CODE; page tables lie before it.
+const AREA: usize = 0x10_0000;
+const STATUS: u64 = 0x8D5;
+
+struct World(Ram);
+
+impl Bus for World {
+    fn ram(&mut self, gpn: u64) -> Option<RamPage> {
+        self.0.page(gpn, true)
+    }
+    fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
+        data.fill(0xFF);
+    }
+    fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {}
+    fn port_in(&mut self, _port: u16, _size: u8) -> u32 {
+        0
+    }
+    fn port_out(&mut self, _port: u16, _size: u8, _value: u32) {}
+    fn read_msr(&mut self, _msr: u32) -> Result<u64, MsrFault> {
+        Err(MsrFault)
+    }
+    fn write_msr(&mut self, _msr: u32, _value: u64) -> Result<(), MsrFault> {
+        Err(MsrFault)
+    }
+    fn take_interrupt(&mut self) -> Option<u8> {
+        None
+    }
+    fn tsc(&mut self) -> u64 {
+        0
+    }
+}
+
+/// 64-bit user mode, linear CODE onwards mapped to AREA.
+fn user_state(ram: &mut Ram) -> X86State {
+    let mut entry = |table: usize, index: u64, v: u64| ram.write(table + index as usize * 8, &v.to_le_bytes());
+    entry(0x1000, CODE >> 39 & 511, 0x2007);
+    entry(0x2000, CODE >> 30 & 511, 0x3007);
+    entry(0x3000, CODE >> 21 & 511, 0x4007);
+    for i in 0..0x30 {
+        entry(0x4000, (CODE >> 12 & 511) + i, AREA as u64 + i * 4096 + 7);
+    }
+    let seg = |selector, a| SegmentRegister { selector, attributes: SegmentAttributes(a), limit: u32::MAX, base: 0 };
+    let mut s = X86State::reset();
+    s.cs = seg(0x33, 0xA0FB);
+    (s.ds, s.es, s.ss) = (seg(0x2B, 0xC0F3), seg(0x2B, 0xC0F3), seg(0x2B, 0xC0F3));
+    s.cr0 = 0x8000_0031;
+    s.cr3 = 0x1000;
+    s.cr4 = 0x620;
+    s.efer = 0x500;
+    // No gate can be read: every exception ends the run.
+    s.idtr.limit = 0;
+    s
+}
+
+/// Flags that the manual leaves undefined, beyond the decoder's table.
+fn undefined_flags(i: &Instruction, before: &Registers) -> u64 {
+    let rotate = matches!(i.mnemonic(), M::Rol | M::Ror | M::Rcl | M::Rcr);
+    let shift = matches!(i.mnemonic(), M::Shl | M::Sal | M::Shr | M::Sar);
+    let double = matches!(i.mnemonic(), M::Shld | M::Shrd);
+    let mut mask = flag_bits(i.rflags_undefined());
+    if rotate || shift || double {
+        let n = i.op_count() - 1;
+        let raw = if i.op_kind(n) == OpKind::Register { before.gpr[1] } else { i.immediate(n) };
+        let size = if i.op_kind(0) == OpKind::Register { i.op_register(0).size() } else { i.memory_size().size() };
+        let count = raw & if size == 8 { 63 } else { 31 };
+        if count == 0 {
+            // SDM: a count of 0 changes no flag.
+            return 0;
+        }
+        // SDM volume 2: OF is defined for 1-bit shifts and rotates only.
+        mask &= !0x800;
+        mask |= if count != 1 { 0x800 } else { 0 };
+        // SHL, SHR: CF is undefined for counts beyond the operand; SHLD, SHRD: everything is.
+        if shift && count >= size as u64 * 8 && i.mnemonic() != M::Sar {
+            mask |= 1;
+        }
+        if shift || double {
+            mask |= 0x10;
+        }
+        if double && count > size as u64 * 8 {
+            mask |= STATUS;
+        }
+    }
+    mask
+}
+
+fn flag_bits(bits: u32) -> u64 {
+    use iced_x86::RflagsBits as R;
+    let map = [(R::CF, 1), (R::PF, 4), (R::AF, 0x10), (R::ZF, 0x40), (R::SF, 0x80), (R::OF, 0x800)];
+    map.iter().filter(|&&(r, _)| bits & r != 0).map(|&(_, b)| b).sum()
+}
+
+/// Whether destinations are undefined altogether.
+fn undefined_result(i: &Instruction, before: &Registers) -> bool {
+    let double = matches!(i.mnemonic(), M::Shld | M::Shrd);
+    if double && i.op_kind(0) == OpKind::Register && i.op_register(0).size() == 2 || double && i.memory_size().size() == 2 {
+        let raw = if i.op_kind(2) == OpKind::Register { before.gpr[1] } else { i.immediate(2) };
+        return raw & 31 > 16;
+    }
+    // BSWAP of a 16-bit register.
+    i.mnemonic() == M::Bswap && i.op_register(0).size() == 2
+}
+
+/// A random encoding that a user program may execute here, with memory operands in the data area.
+fn encoding(r: &mut Random) -> (Vec<u8>, Instruction) {
+    loop {
+        let bytes = candidate(r);
+        let mut d = Decoder::with_ip(64, &bytes, INSTRUCTION, DecoderOptions::NONE);
+        let i = d.decode();
+        if !i.is_invalid() && allowed(&i) {
+            return (bytes[..i.len()].to_vec(), i);
+        }
+    }
+}
+
+fn candidate(r: &mut Random) -> Vec<u8> {
+    let mut b = Vec::new();
+    let group = r.below(10);
+    match r.below(8) {
+        0 => b.push(0x66),
+        1 if group >= 4 => b.push(0xF2 + r.below(2) as u8),
+        2 if group >= 4 => b.push(0x66),
+        3 if r.below(4) == 0 => b.push(0xF0),
+        _ => {}
+    }
+    if r.below(2) == 0 {
+        b.push(0x40 | r.below(16) as u8);
+    }
+    match group {
+        0..=3 => b.push(r.next() as u8),
+        4..=8 => b.extend([0x0F, r.next() as u8]),
+        _ => b.push(0xD8 | r.below(8) as u8),
+    }
+    // ModRM: registers, or memory by RBX with or without displacement, by SIB with R12, or by RIP.
+    let reg = (r.below(8) as u8) << 3;
+    match r.below(6) {
+        0..=2 => b.push(0xC0 | reg | r.below(8) as u8),
+        3 => b.extend([0x03 | reg]),
+        4 => b.extend([0x43 | reg, r.next() as u8]),
+        _ => b.extend([0x44 | reg, 0x23 | (r.below(4) as u8) << 6, r.next() as u8]),
+    }
+    b.extend((0..8).map(|_| r.next() as u8));
+    b
+}
+
+fn allowed(i: &Instruction) -> bool {
+    let m = i.mnemonic();
+    let stack = matches!(m, M::Push | M::Pop | M::Leave | M::Pushfq | M::Pushf | M::Popf | M::Popfq | M::Enter);
+    let flow = i.flow_control() != iced_x86::FlowControl::Next;
+    let skip = matches!(
+        m,
+        M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc | M::Wait | M::Fxsave | M::Fxrstor | M::Fxsave64 | M::Fxrstor64
+            | M::Fnstenv | M::Fldenv | M::Fnsave | M::Frstor | M::Fisttp | M::Popcnt | M::Tzcnt | M::Lzcnt | M::Xlatb
+            | M::Std | M::Sidt | M::Sgdt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw
+            | M::Emms | M::Maskmovq | M::Maskmovdqu | M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase
+            | M::Lfs | M::Lgs | M::Lss | M::Nop | M::Reservednop | M::Fneni | M::Fndisi | M::Fnsetpm | M::Movnti | M::Fninit
+    );
+    if stack || flow || skip || i.is_privileged() || i.segment_prefix() != Register::None {
+        return false;
+    }
+    let known = i.cpuid_features().iter().all(|f| {
+        use CpuidFeature as F;
+        matches!(
+            f,
+            F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 | F::CMOV | F::FPU
+                | F::FPU287 | F::FPU387 | F::MMX | F::SSE | F::SSE2 | F::CX8 | F::CMPXCHG16B
+        )
+    });
+    let port = matches!(m, M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd | M::Cli | M::Sti);
+    let segments = (0..i.op_count()).any(|n| {
+        i.op_kind(n) == OpKind::Register && (i.op_register(n).is_segment_register() || i.op_register(n).is_cr() || i.op_register(n).is_dr() || i.op_register(n).is_tr())
+    });
+    // Addresses by other registers than the ones that point into the data area.
+    let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+    let inside = matches!(i.memory_base(), Register::RBX) && matches!(i.memory_index(), Register::None | Register::R12);
+    // Registers that the memory operand needs must survive the setup; LEA needs none.
+    known && !port && !segments && (!memory || inside || m == M::Lea)
+}
+
+fn state(r: &mut Random, i: &Instruction) -> Registers {
+    let mut s = Registers { gpr: [0; 16], flags: r.next() & STATUS, fx: [0; 512] };
+    for g in &mut s.gpr {
+        *g = r.operand();
+    }
+    s.gpr[3] = DATA + 0x1000 - if r.below(2) == 0 { 0 } else { r.below(64) };
+    s.gpr[12] = r.below(200);
+    s.gpr[4] = DATA + 0x1800;
+    (s.gpr[6], s.gpr[7]) = (DATA + 0x800 + r.below(256), DATA + 0x900 + r.below(256));
+    if i.has_rep_prefix() || i.has_repne_prefix() {
+        s.gpr[1] = r.below(20);
+        if r.below(4) == 0 {
+            s.flags |= 0x400;
+        }
+    }
+    if matches!(i.mnemonic(), M::Bt | M::Bts | M::Btr | M::Btc) {
+        // Bit offsets reach far: keep them in the data area.
+        for n in (0..16).filter(|n| ![3, 4, 12].contains(n)) {
+            s.gpr[n] &= 0x1FFF;
+        }
+    }
+    fpu_state(r, &mut s.fx);
+    s
+}
+
+fn fpu_state(r: &mut Random, fx: &mut [u8; 512]) {
+    let control = 0x3F | (r.next() as u16 & 0xF00) | 0x40;
+    // Precision control 1 is reserved.
+    let control = if control & 0x300 == 0x100 { control | 0x200 } else { control };
+    fx[0..2].copy_from_slice(&control.to_le_bytes());
+    fx[2..4].copy_from_slice(&(r.next() as u16 & 0x3800).to_le_bytes());
+    fx[4] = if r.below(2) == 0 { 0xFF } else { r.next() as u8 };
+    let mxcsr = 0x1F80 | (r.next() as u32 & 0xE040);
+    fx[24..28].copy_from_slice(&mxcsr.to_le_bytes());
+    for n in 0..8 {
+        let at = 32 + n * 16;
+        fx[at..at + 10].copy_from_slice(&r.extended());
+    }
+    for n in 0..16 {
+        let at = 160 + n * 16;
+        fx[at..at + 8].copy_from_slice(&r.lane().to_le_bytes());
+        fx[at + 8..at + 16].copy_from_slice(&r.lane().to_le_bytes());
+    }
+}
+
+struct Rig {
+    world: World,
+    cpu: Cpu,
+    base: X86State,
+    host: Host,
+}
+
+struct Difference {
+    what: String,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut ram = Ram::new(0x20_0000);
+        let base = user_state(&mut ram);
+        let config = Config { cpuid: x86emu::cpuid::baseline(40), phys_bits: 40, code: CodeMap::new(0x20_0000) };
+        Self { world: World(ram), cpu: Cpu::new(config), base, host: Host::new() }
+    }
+
+    fn place(&mut self, bytes: &[u8]) {
+        self.host.place(bytes);
+        self.world.0.write(AREA + (INSTRUCTION - CODE) as usize, bytes);
+        // The page changed behind the engine's back.
+        self.cpu.flush_memory_map();
+    }
+
+    fn compare(&mut self, i: &Instruction, before: &Registers, data: &[u8]) -> Result<bool, Difference> {
+        let area = AREA + (DATA - CODE) as usize;
+        self.host.set_data(data);
+        self.world.0.write(area, data);
+        let mut s = self.base;
+        s.gpr = before.gpr;
+        s.rip = INSTRUCTION;
+        s.rflags = before.flags | 2;
+        self.cpu.set_state(&s);
+        self.cpu.fxrstor(&before.fx);
+        let exit = self.cpu.step(&mut self.world);
+        let host = self.host.run(before);
+        let Some(want) = host else {
+            return if exit == Exit::TripleFault { Ok(false) } else { Err(Difference { what: "the host faults, the engine does not".into() }) };
+        };
+        if exit != Exit::Budget {
+            return Err(Difference { what: format!("the engine stops with {exit:?}, the host does not") });
+        }
+        let got = self.cpu.state();
+        let mut what = String::new();
+        if got.rip != INSTRUCTION + i.len() as u64 {
+            what += &format!(" rip {:#x}", got.rip);
+        }
+        let undefined = undefined_result(i, before);
+        for n in 0..16 {
+            if got.gpr[n] != want.gpr[n] && !undefined {
+                what += &format!(" r{n} is {:#x}, host {:#x};", got.gpr[n], want.gpr[n]);
+            }
+        }
+        let mask = STATUS & !undefined_flags(i, before);
+        if (got.rflags ^ want.flags) & mask != 0 {
+            what += &format!(" flags {:#x}, host {:#x}, compared {mask:#x};", got.rflags & STATUS, want.flags & STATUS);
+        }
+        what += &self.fpu_difference(&want);
+        let memory = self.world.0.read(area, DATA_LEN);
+        let host_memory = self.host.data();
+        if memory != host_memory && !undefined {
+            let at = memory.iter().zip(&host_memory).position(|(a, b)| a != b).unwrap_or(0);
+            what += &format!(" memory at +{at:#x}: {:02x?}, host {:02x?};", &memory[at..(at + 16).min(DATA_LEN)], &host_memory[at..(at + 16).min(DATA_LEN)]);
+        }
+        if what.is_empty() { Ok(true) } else { Err(Difference { what }) }
+    }
+
+    fn fpu_difference(&self, want: &Registers) -> String {
+        let got = self.cpu.fxsave();
+        let mut what = String::new();
+        // Control, status, tags, MXCSR, registers. Not the instruction and operand pointers, which are
+        // linear addresses of different programs.
+        for range in [0..5, 24..28, 32..160, 160..416] {
+            if let Some(n) = range.clone().find(|&n| got[n] != want.fx[n]) {
+                let end = (n + 8).min(range.end);
+                what += &format!(" fx+{n}: {:02x?}, host {:02x?};", &got[n..end], &want.fx[n..end]);
+            }
+        }
+        what
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let number = |name: &str, default: u64| {
+        let v = args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
+        v.map_or(default, |v| v.parse().expect("a number"))
+    };
+    let (seed, first, count) = (number("--seed", 1), number("--first", 0), number("--count", 1_000_000));
+    let keep_going = args.iter().any(|a| a == "--keep-going");
+    let verbose = args.iter().any(|a| a == "--verbose");
+    let mut rig = Rig::new();
+    let mut seen: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let mut faults = 0u64;
+    let mut bad: BTreeMap<String, u64> = BTreeMap::new();
+    let mut n = first / PER_ENCODING;
+    let mut executed = 0;
+    while executed < count {
+        let mut r = Random::new(seed ^ n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let (bytes, i) = encoding(&mut r);
+        if verbose {
+            eprintln!("{} {:?} {bytes:02x?}", n * PER_ENCODING, i.code());
+        }
+        rig.place(&bytes);
+        let name = format!("{:?}", i.mnemonic());
+        let data: Vec<u8> = (0..DATA_LEN / 8).flat_map(|_| r.lane().to_le_bytes()).collect();
+        for _ in 0..PER_ENCODING {
+            let before = state(&mut r, &i);
+            executed += 1;
+            match rig.compare(&i, &before, &data) {
+                Ok(true) => seen.entry(name.clone()).or_default().0 += 1,
+                Ok(false) => {
+                    faults += 1;
+                    seen.entry(name.clone()).or_default().1 += 1;
+                }
+                Err(d) => {
+                    let count = bad.entry(name.clone()).or_default();
+                    *count += 1;
+                    if *count == 1 || !keep_going {
+                        println!("case {}: {:?} {:02x?}:{}\n  before: {:x?} flags {:x}", n * PER_ENCODING, i.code(), bytes, d.what, before.gpr, before.flags);
+                    }
+                    if !keep_going {
+                        std::process::exit(1);
+                    }
+                    break;
+                }
+            }
+        }
+        n += 1;
+    }
+    if args.iter().any(|a| a == "--list") {
+        seen.iter().for_each(|(m, (ok, fault))| println!("{m}: {ok} equal, {fault} faults on both"));
+    }
+    println!("{executed} executions from {first}, seed {seed}: {} mnemonics, {faults} faults on both, {} mnemonics differ {bad:?}", seen.len(), bad.len());
+    if !bad.is_empty() {
+        std::process::exit(1);
+    }
+}
