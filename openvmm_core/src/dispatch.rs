@@ -68,7 +68,13 @@ pub(crate) async fn run(vm: Vm<'_>, mut requests: Requests) -> anyhow::Result<En
     for thread in &vm.threads {
         thread.reset().await?;
     }
-    let mut worker = Worker { vm, signals, state: State::Created, in_guest: 0, cause: None };
+    let mut worker = Worker {
+        vm,
+        signals,
+        state: State::Created,
+        in_guest: 0,
+        cause: None,
+    };
     let ended = worker.serve(&mut requests).await;
     // Whatever happened, no VP may run on while the process winds down.
     let stopped = worker.quiesce().await;
@@ -117,7 +123,9 @@ impl Worker<'_> {
                 // Its run call will never return.
                 self.in_guest = self.in_guest.saturating_sub(1);
                 let (first, end) = (vps.start, vps.end);
-                anyhow::bail!("the thread of vps {first}..{end} died; this is a bug in openvmm, see the message above");
+                anyhow::bail!(
+                    "the thread of vps {first}..{end} died; this is a bug in openvmm, see the message above"
+                );
             }
             Event::Power(request) => Some(Cause::from(request)),
             Event::Stopped(result) => {

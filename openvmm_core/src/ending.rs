@@ -42,7 +42,10 @@ pub struct Ended {
 
 impl Ended {
     pub(crate) fn stopped(code: u8) -> Self {
-        Self { code, reason: HaltReason::Stopped }
+        Self {
+            code,
+            reason: HaltReason::Stopped,
+        }
     }
 }
 

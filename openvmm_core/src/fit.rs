@@ -23,39 +23,90 @@ pub enum OutsideRam {
 #[allow(missing_docs)]
 pub enum FitError {
     #[error("{origin}: the image requires memory at {needed}, but there is none at {gap}; {}", way_out(.fits, .machine))]
-    Required { needed: GpaRange, gap: GpaRange, fits: Option<u64>, machine: &'static str, origin: Origin },
+    Required {
+        needed: GpaRange,
+        gap: GpaRange,
+        fits: Option<u64>,
+        machine: &'static str,
+        origin: Origin,
+    },
     #[error("{origin}: pages are imported at {needed}, but there is no memory at {gap}; {}", way_out(.fits, .machine))]
-    Import { needed: GpaRange, gap: GpaRange, fits: Option<u64>, machine: &'static str, origin: Origin },
+    Import {
+        needed: GpaRange,
+        gap: GpaRange,
+        fits: Option<u64>,
+        machine: &'static str,
+        origin: Origin,
+    },
     #[error("it needs memory at {needed}, but there is none at {gap}; {}", way_out(.fits, .machine))]
-    Host { needed: GpaRange, gap: GpaRange, fits: Option<u64>, machine: &'static str },
+    Host {
+        needed: GpaRange,
+        gap: GpaRange,
+        fits: Option<u64>,
+        machine: &'static str,
+    },
     #[error("{origin}: pages are imported at {needed}, inside the mmio gap {mmio} of the {machine} machine")]
-    InMmio { needed: GpaRange, mmio: GpaRange, machine: &'static str, origin: Origin },
-    #[error("{origin}: pages are imported at {needed}, beyond the {bits} physical address bits of this guest")]
-    BeyondAddressSpace { needed: GpaRange, bits: u8, origin: Origin },
+    InMmio {
+        needed: GpaRange,
+        mmio: GpaRange,
+        machine: &'static str,
+        origin: Origin,
+    },
+    #[error(
+        "{origin}: pages are imported at {needed}, beyond the {bits} physical address bits of this guest"
+    )]
+    BeyondAddressSpace {
+        needed: GpaRange,
+        bits: u8,
+        origin: Origin,
+    },
 }
 
 fn way_out(fits: &Option<u64>, machine: &str) -> String {
     match fits {
-        Some(size) => format!("-m {} fits it", size_text(*size).replace(" KiB", "K").replace(" MiB", "M").replace(" GiB", "G")),
+        Some(size) => format!(
+            "-m {} fits it",
+            size_text(*size)
+                .replace(" KiB", "K")
+                .replace(" MiB", "M")
+                .replace(" GiB", "G")
+        ),
         None => format!("no -m puts memory there, because it is the mmio gap of the {machine} machine"),
     }
 }
 
 /// The pages that get RAM of their own: ascending, disjoint, page aligned.
-pub fn extra_ram(plan: &LaunchPlan<'_>, layout: &MemoryLayout, rule: OutsideRam) -> Result<Vec<GpaRange>, FitError> {
+pub fn extra_ram(
+    plan: &LaunchPlan<'_>,
+    layout: &MemoryLayout,
+    rule: OutsideRam,
+) -> Result<Vec<GpaRange>, FitError> {
     let mut extra = RangeSet::default();
     for step in plan.steps() {
         let origin = step.origin;
         match &step.kind {
             StepKind::VpContext(_) => {}
-            StepKind::ExpectMemory(expect) => required(layout, GpaRange::new(expect.gpa, expect.len), origin)?,
-            StepKind::Import(import) => {
-                place(layout, rule, GpaRange::new(import.gpa, import.len), origin, &mut extra)?;
+            StepKind::ExpectMemory(expect) => {
+                required(layout, GpaRange::new(expect.gpa, expect.len), origin)?
             }
-            &StepKind::ErrorRange { gpa, len } => place(layout, rule, GpaRange::new(gpa, len), origin, &mut extra)?,
+            StepKind::Import(import) => {
+                place(
+                    layout,
+                    rule,
+                    GpaRange::new(import.gpa, import.len),
+                    origin,
+                    &mut extra,
+                )?;
+            }
+            &StepKind::ErrorRange { gpa, len } => {
+                place(layout, rule, GpaRange::new(gpa, len), origin, &mut extra)?
+            }
         }
     }
-    Ok(extra.iter().map(|(first, last)| GpaRange::new(first, last - first + 1)).collect())
+    Ok(extra
+        .iter()
+        .map(|(first, last)| GpaRange::new(first, last - first + 1))
+        .collect())
 }
 
 /// Refuses a range that the host wants to write and that is not RAM.
@@ -64,7 +115,12 @@ pub(crate) fn check_ram(layout: &MemoryLayout, needed: GpaRange) -> Result<(), F
         None => Ok(()),
         Some(&gap) => {
             let (fits, machine) = (memory_that_fits(layout, needed), layout.machine.name());
-            Err(FitError::Host { needed, gap, fits, machine })
+            Err(FitError::Host {
+                needed,
+                gap,
+                fits,
+                machine,
+            })
         }
     }
 }
@@ -74,7 +130,13 @@ fn required(layout: &MemoryLayout, needed: GpaRange, origin: Origin) -> Result<(
         None => Ok(()),
         Some(&gap) => {
             let (fits, machine) = (memory_that_fits(layout, needed), layout.machine.name());
-            Err(FitError::Required { needed, gap, fits, machine, origin })
+            Err(FitError::Required {
+                needed,
+                gap,
+                fits,
+                machine,
+                origin,
+            })
         }
     }
 }
@@ -90,15 +152,30 @@ fn place(
         let machine = layout.machine.name();
         if rule == OutsideRam::Refuse {
             let fits = memory_that_fits(layout, needed);
-            return Err(FitError::Import { needed, gap, fits, machine, origin });
+            return Err(FitError::Import {
+                needed,
+                gap,
+                fits,
+                machine,
+                origin,
+            });
         }
         for mmio in [layout.low_mmio, layout.high_mmio] {
             if mmio.overlaps(&gap) {
-                return Err(FitError::InMmio { needed, mmio, machine, origin });
+                return Err(FitError::InMmio {
+                    needed,
+                    mmio,
+                    machine,
+                    origin,
+                });
             }
         }
         if gap.end() > 1u64.checked_shl(layout.phys_bits.into()).unwrap_or(u64::MAX) {
-            return Err(FitError::BeyondAddressSpace { needed, bits: layout.phys_bits, origin });
+            return Err(FitError::BeyondAddressSpace {
+                needed,
+                bits: layout.phys_bits,
+                origin,
+            });
         }
         // Imports are disjoint (a rule of plans), so every gap is new.
         extra.insert(gap.gpa, gap.end() - 1);
@@ -143,10 +220,15 @@ mod tests {
     use super::*;
     use crate::layout::{HostLimits, resolve};
     use crate::testing::config;
-    use launch_plan::{Arch, Contents, ExpectMemory, Import, Isolation, PageKind, PlanBuilder, PlatformFacts};
+    use launch_plan::{
+        Arch, Contents, ExpectMemory, Import, Isolation, PageKind, PlanBuilder, PlatformFacts,
+    };
     use openvmm_defs::{Config, Machine};
 
-    const HERE: Origin = Origin::Header { index: 4, offset: 0x90 };
+    const HERE: Origin = Origin::Header {
+        index: 4,
+        offset: 0x90,
+    };
 
     fn layout(memory: u64, machine: Machine) -> MemoryLayout {
         resolve(&Config { memory, ..config() }, machine, HostLimits::ASSUMED).unwrap()
@@ -154,31 +236,57 @@ mod tests {
 
     fn importing(gpa: u64, len: u64) -> LaunchPlan<'static> {
         let mut b = PlanBuilder::new(PlatformFacts::new(Isolation::Native, Arch::X64));
-        let import = Import { gpa, len, large: false, kind: PageKind::Measured, contents: Contents::Zero };
+        let import = Import {
+            gpa,
+            len,
+            large: false,
+            kind: PageKind::Measured,
+            contents: Contents::Zero,
+        };
         b.import(import, HERE).unwrap();
         b.finish()
     }
 
     fn expecting(gpa: u64, len: u64) -> LaunchPlan<'static> {
         let mut b = PlanBuilder::new(PlatformFacts::new(Isolation::Native, Arch::X64));
-        b.expect_memory(ExpectMemory { gpa, len, vtl2_protectable: false }, HERE).unwrap();
+        b.expect_memory(
+            ExpectMemory {
+                gpa,
+                len,
+                vtl2_protectable: false,
+            },
+            HERE,
+        )
+        .unwrap();
         b.finish()
     }
 
     #[test]
     fn pages_in_ram_need_nothing() {
         let l = layout(64 << 20, Machine::Plain);
-        assert_eq!(extra_ram(&importing(0, 64 << 20), &l, OutsideRam::Refuse), Ok(vec![]));
-        assert_eq!(extra_ram(&expecting(0x1000, 0x1000), &l, OutsideRam::Refuse), Ok(vec![]));
+        assert_eq!(
+            extra_ram(&importing(0, 64 << 20), &l, OutsideRam::Refuse),
+            Ok(vec![])
+        );
+        assert_eq!(
+            extra_ram(&expecting(0x1000, 0x1000), &l, OutsideRam::Refuse),
+            Ok(vec![])
+        );
     }
 
     #[test]
     fn pages_outside_ram_get_their_own_where_that_is_allowed() {
         let l = layout(64 << 20, Machine::Plain);
         let top = GpaRange::new(0xFFFF_F000, 0x1000);
-        assert_eq!(extra_ram(&importing(top.gpa, top.len), &l, OutsideRam::Allocate), Ok(vec![top]));
+        assert_eq!(
+            extra_ram(&importing(top.gpa, top.len), &l, OutsideRam::Allocate),
+            Ok(vec![top])
+        );
         let half = GpaRange::new(64 << 20, 0x1000);
-        assert_eq!(extra_ram(&importing(half.gpa - 0x1000, 0x2000), &l, OutsideRam::Allocate), Ok(vec![half]));
+        assert_eq!(
+            extra_ram(&importing(half.gpa - 0x1000, 0x2000), &l, OutsideRam::Allocate),
+            Ok(vec![half])
+        );
     }
 
     #[test]

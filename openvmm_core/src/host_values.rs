@@ -9,8 +9,9 @@ use crate::entropy::EntropySource;
 use crate::fit;
 use crate::load::{Loaded, Payload};
 use anyhow::Context;
-use launch_plan::HostValues;
-use openvmm_defs::{Config, GpaRange, MemoryLayout, UefiSettings};
+use launch_plan::{Contents, HostValues, StepKind};
+use openvmm_defs::{Config, GpaRange, LoadMode, MemoryLayout, SerialBackend, UefiSettings};
+use vm_loaders::params::{self, ParamInputs};
 use vm_loaders::uefi::config::{self, BlobInputs};
 use vm_loaders::{acpi, uefi};
 use x86defs::paging::PAGE_SIZE;
@@ -25,8 +26,11 @@ pub(crate) struct HostFacts<'v> {
 }
 
 /// Collects the values for one launch.
-pub(crate) fn collect(facts: &HostFacts<'_>, entropy: &mut EntropySource) -> anyhow::Result<HostValues<'static>> {
-    let mut values = HostValues::new(facts.layout.vp_count);
+pub(crate) fn collect(
+    facts: &HostFacts<'_>,
+    entropy: &mut EntropySource,
+) -> anyhow::Result<HostValues<'static>> {
+    let mut values = parameters(facts)?;
     if let Payload::Uefi(settings) = facts.payload {
         let blob = blob(facts, settings, entropy).context("uefi config blob")?;
         let hand_over = uefi::hand_over(blob);
@@ -38,7 +42,40 @@ pub(crate) fn collect(facts: &HostFacts<'_>, entropy: &mut EntropySource) -> any
     Ok(values)
 }
 
-fn blob(facts: &HostFacts<'_>, settings: &UefiSettings, source: &mut EntropySource) -> anyhow::Result<Vec<u8>> {
+/// The values of all parameters; none are made for an image that has no place for them.
+fn parameters(facts: &HostFacts<'_>) -> anyhow::Result<HostValues<'static>> {
+    let plan = &facts.loaded.plan;
+    let asks = plan.steps().iter().any(|step| {
+        matches!(&step.kind, StepKind::Import(import) if matches!(import.contents, Contents::Parameters(_)))
+    });
+    if !asks {
+        return Ok(HostValues::new(facts.layout.vp_count));
+    }
+    let cmdline = match &facts.config.load {
+        LoadMode::Igvm { cmdline, .. } if !cmdline.is_empty() => Some(&cmdline[..]),
+        _ => None,
+    };
+    let com = facts
+        .config
+        .com
+        .each_ref()
+        .map(|backend| *backend != SerialBackend::None);
+    // No machine has VMBus yet.
+    let inputs = ParamInputs {
+        plan,
+        layout: facts.layout,
+        cmdline,
+        com,
+        vmbus: false,
+    };
+    Ok(params::host_values(&inputs)?)
+}
+
+fn blob(
+    facts: &HostFacts<'_>,
+    settings: &UefiSettings,
+    source: &mut EntropySource,
+) -> anyhow::Result<Vec<u8>> {
     let mut entropy = [0; 64];
     source.fill(&mut entropy)?;
     let inputs = BlobInputs {

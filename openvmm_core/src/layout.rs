@@ -30,10 +30,17 @@ pub enum LayoutError {
         size_text(*.size),
         size_text(*.most)
     )]
-    TooLarge { size: u64, end: u64, bits: u8, most: u64 },
+    TooLarge {
+        size: u64,
+        end: u64,
+        bits: u8,
+        most: u64,
+    },
     #[error("-p 0: a guest needs at least one processor")]
     NoProcessor,
-    #[error("-p {count}: without x2apic, which this hypervisor does not offer, a guest has at most {XAPIC_VPS} processors")]
+    #[error(
+        "-p {count}: without x2apic, which this hypervisor does not offer, a guest has at most {XAPIC_VPS} processors"
+    )]
     TooManyProcessors { count: u32 },
 }
 
@@ -48,12 +55,18 @@ pub struct HostLimits {
 
 impl HostLimits {
     /// The limits that a plan is shown for when there is no hypervisor to ask (`--dry-run`).
-    pub const ASSUMED: Self = Self { phys_bits: 46, x2apic: false };
+    pub const ASSUMED: Self = Self {
+        phys_bits: 46,
+        x2apic: false,
+    };
 }
 
 impl From<virt::Capabilities> for HostLimits {
     fn from(c: virt::Capabilities) -> Self {
-        Self { phys_bits: c.phys_bits, x2apic: c.x2apic }
+        Self {
+            phys_bits: c.phys_bits,
+            x2apic: c.x2apic,
+        }
     }
 }
 
@@ -91,10 +104,23 @@ fn split_ram(size: u64, machine: Machine, bits: u8) -> Result<Vec<GpaRange>, Lay
     let low = size.min(limit);
     let high = size - low;
     let space = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
-    let end = if high == 0 { low } else { FOUR_GIB.saturating_add(high) };
+    let end = if high == 0 {
+        low
+    } else {
+        FOUR_GIB.saturating_add(high)
+    };
     if end > space {
-        let most = if space > FOUR_GIB { limit + (space - FOUR_GIB) } else { space.min(limit) };
-        return Err(LayoutError::TooLarge { size, end, bits, most });
+        let most = if space > FOUR_GIB {
+            limit + (space - FOUR_GIB)
+        } else {
+            space.min(limit)
+        };
+        return Err(LayoutError::TooLarge {
+            size,
+            end,
+            bits,
+            most,
+        });
     }
     let mut ram = vec![GpaRange::new(0, low)];
     if high != 0 {

@@ -17,9 +17,17 @@ pub(crate) use notes::Notes;
 use crate::fit::{self, OutsideRam};
 use anyhow::{Context, bail};
 use launch_plan::{LaunchPlan, StepKind};
-use openvmm_defs::{Config, GpaRange, IgvmPayload, IsolationRequest, LoadMode, Machine, MemoryLayout, UefiSettings, Vtl2Base};
-use vm_loaders::igvm::File;
+use openvmm_defs::{
+    Config, GpaRange, IgvmPayload, IsolationRequest, LoadMode, Machine, MemoryLayout, UefiSettings, Vtl2Base,
+};
+use vm_loaders::detect::{self, PayloadKind};
+use vm_loaders::igvm::{File, MappedFile};
+use vm_loaders::linux::{self, LinuxInputs};
 use vm_loaders::uefi;
+
+const NO_OVMF: &str = "the ovmf machine is not available yet";
+const NO_VTL2: &str = "OpenHCL runs in vtl2, which is not available on this hypervisor; boot the vtl0 payload itself, \
+                       for example with --igvm type=uefi,path=FILE";
 
 /// What the host prepares besides the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +56,17 @@ pub(crate) struct Loaded<'f> {
 }
 
 /// Decides what the opened files are and which machine they get.
-pub(crate) fn decide<'f>(config: &Config, files: &'f Files, notes: &mut Notes) -> anyhow::Result<Decision<'f>> {
+pub(crate) fn decide<'f>(
+    config: &Config,
+    files: &'f Files,
+    notes: &mut Notes,
+) -> anyhow::Result<Decision<'f>> {
     if config.isolation != IsolationRequest::None {
         // The command line refuses this with its own words; a worker driven otherwise must not fall back.
-        bail!("isolated launches are not available yet, and {:?} isolation was asked for", config.isolation);
+        bail!(
+            "isolated launches are not available yet, and {:?} isolation was asked for",
+            config.isolation
+        );
     }
     match (&config.load, files) {
         (LoadMode::Igvm { payload, .. }, Files::Igvm(mapped)) => {
@@ -61,12 +76,18 @@ pub(crate) fn decide<'f>(config: &Config, files: &'f Files, notes: &mut Notes) -
         (LoadMode::Uefi { settings, .. }, Files::Uefi(mapped)) => {
             let plan = uefi::plan(mapped.bytes(), uefi::ConfigType::None)
                 .with_context(|| mapped.name().display().to_string())?;
-            Ok(Decision { machine: config.machine, payload: Payload::Uefi(settings.clone()), plan: Some(plan) })
+            Ok(Decision {
+                machine: config.machine,
+                payload: Payload::Uefi(settings.clone()),
+                plan: Some(plan),
+            })
         }
-        (LoadMode::Linux { .. }, _) => {
-            Ok(Decision { machine: config.machine, payload: Payload::Parameters, plan: None })
-        }
-        _ => bail!("--ovmf: the ovmf machine is not available yet"),
+        (LoadMode::Linux { .. }, _) => Ok(Decision {
+            machine: config.machine,
+            payload: Payload::Parameters,
+            plan: None,
+        }),
+        _ => bail!("--ovmf: {NO_OVMF}"),
     }
 }
 
@@ -82,29 +103,57 @@ fn decide_igvm<'f>(
     let (machine, payload) = match payload {
         IgvmPayload::Generic | IgvmPayload::Test | IgvmPayload::Linux => (machine, Payload::Parameters),
         IgvmPayload::Uefi(settings) => (machine, Payload::Uefi(settings.clone())),
-        IgvmPayload::Ovmf => bail!("type=ovmf: the ovmf machine is not available yet"),
-        IgvmPayload::OpenHcl => bail!(
-            "type=openhcl: OpenHCL runs in vtl2, which is not available on this hypervisor; boot the vtl0 payload \
-             itself, for example with --igvm type=uefi,path=FILE"
-        ),
-        IgvmPayload::Auto(_) => bail!("type=auto is not available yet; name the type"),
+        IgvmPayload::Ovmf => bail!("type=ovmf: {NO_OVMF}"),
+        IgvmPayload::OpenHcl => bail!("type=openhcl: {NO_VTL2}"),
+        IgvmPayload::Auto(settings) => auto(&plan, settings, notes)?,
     };
     if matches!(payload, Payload::Uefi(_)) && plan.vp_contexts().all(|(context, _)| context.vp != 0) {
         bail!("the file has no context for the boot processor, so nothing would start the firmware");
     }
-    Ok(Decision { machine, payload, plan: Some(plan) })
+    Ok(Decision {
+        machine,
+        payload,
+        plan: Some(plan),
+    })
+}
+
+/// `type=auto`: what the file looks like.
+fn auto(
+    plan: &LaunchPlan<'_>,
+    settings: &UefiSettings,
+    notes: &mut Notes,
+) -> anyhow::Result<(Machine, Payload)> {
+    let found = detect::detect(plan)?;
+    notes.add(format!("type=auto decided {found}"));
+    Ok(match found.payload {
+        PayloadKind::Uefi => (Machine::HyperV, Payload::Uefi(settings.clone())),
+        PayloadKind::Linux => (Machine::Linux, Payload::Parameters),
+        PayloadKind::Generic => (Machine::Plain, Payload::Parameters),
+        PayloadKind::Ovmf => bail!("type=auto decided {found}: {NO_OVMF}"),
+        PayloadKind::OpenHcl => bail!("type=auto decided {found}: {NO_VTL2}"),
+    })
 }
 
 /// Makes the plan final for `layout` and checks that its pages have memory.
 pub(crate) fn plan<'f>(
-    config: &Config,
+    config: &'f Config,
     files: &'f Files,
     decision: Decision<'f>,
-    layout: &MemoryLayout,
+    layout: &'f MemoryLayout,
     notes: &mut Notes,
 ) -> anyhow::Result<Loaded<'f>> {
     let mut plan = match (decision.plan, &config.load, files) {
         (Some(plan), ..) => plan,
+        (None, LoadMode::Linux { cmdline, .. }, Files::Linux { kernel, initrd }) => {
+            let inputs = LinuxInputs {
+                kernel: kernel.bytes(),
+                initrd: initrd.as_ref().map(MappedFile::bytes),
+                cmdline,
+                layout,
+                replaceable_cmdline: false,
+            };
+            linux::plan(&inputs).with_context(|| kernel.name().display().to_string())?
+        }
         _ => bail!("the opened files do not belong to this load mode"),
     };
     if let LoadMode::Igvm { relocation, .. } = &config.load
@@ -114,13 +163,19 @@ pub(crate) fn plan<'f>(
     }
     let extra_ram = fit::extra_ram(&plan, layout, outside_ram(layout.machine))?;
     for range in &extra_ram {
-        notes.add(format!("pages at {range} are outside ram and get memory of their own, which no memory map lists"));
+        notes.add(format!(
+            "pages at {range} are outside ram and get memory of their own, which no memory map lists"
+        ));
     }
     let error_ranges = plan.steps().iter().filter_map(|step| match step.kind {
         StepKind::ErrorRange { gpa, len } => Some(GpaRange::new(gpa, len)),
         _ => None,
     });
-    Ok(Loaded { extra_ram, error_ranges: error_ranges.collect(), plan })
+    Ok(Loaded {
+        extra_ram,
+        error_ranges: error_ranges.collect(),
+        plan,
+    })
 }
 
 fn outside_ram(machine: Machine) -> OutsideRam {
@@ -129,3 +184,6 @@ fn outside_ram(machine: Machine) -> OutsideRam {
         Machine::HyperV | Machine::Linux => OutsideRam::Refuse,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,9 @@ pub(crate) fn build(
         x2apic,
         tsc_hz: None,
         memory: cmos_memory(layout),
-        serial: bridges.each_ref().map(|b| b.clone().map(|b| b as Arc<dyn SerialIo>)),
+        serial: bridges
+            .each_ref()
+            .map(|b| b.clone().map(|b| b as Arc<dyn SerialIo>)),
         test_exit: config.test_exit,
         world,
     })?;
@@ -57,7 +59,10 @@ pub(crate) fn build(
             pending_input.push((connector, bridge.sink(move || ring(&uart))));
         }
     }
-    Ok(Machine { chipset: Arc::new(composition.build()), pending_input })
+    Ok(Machine {
+        chipset: Arc::new(composition.build()),
+        pending_input,
+    })
 }
 
 impl Machine {
@@ -84,6 +89,16 @@ fn ring(uart: &Mutex<Uart>) {
 }
 
 fn cmos_memory(layout: &MemoryLayout) -> CmosMemory {
-    let sum = |high: bool| layout.ram.iter().filter(|r| (r.gpa >= FOUR_GIB) == high).map(|r| r.len).sum();
-    CmosMemory { below_4g: sum(false), above_4g: sum(true) }
+    let sum = |high: bool| {
+        layout
+            .ram
+            .iter()
+            .filter(|r| (r.gpa >= FOUR_GIB) == high)
+            .map(|r| r.len)
+            .sum()
+    };
+    CmosMemory {
+        below_4g: sum(false),
+        above_4g: sum(true),
+    }
 }

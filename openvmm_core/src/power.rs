@@ -17,7 +17,11 @@ pub(crate) struct PowerPort {
 
 impl PowerPort {
     pub(crate) fn new(signals: Arc<VpSignals>, events: UnboundedSender<Event>) -> Arc<Self> {
-        Arc::new(Self { signals, events, taken: AtomicBool::new(false) })
+        Arc::new(Self {
+            signals,
+            events,
+            taken: AtomicBool::new(false),
+        })
     }
 
     /// Accepts a request again; called before each run.

@@ -12,8 +12,10 @@ use x86defs::{SegmentRegister, X86State, cr0, cr4, efer};
 
 /// Bytes of code shown from the instruction pointer on.
 const CODE_BYTES: usize = 16;
-pub(crate) const GPR_NAMES: [&str; 16] =
-    ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+pub(crate) const GPR_NAMES: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
+];
 
 /// One VP's registers, and the code at its instruction pointer.
 pub(crate) fn describe(vp: VpIndex, s: &X86State, memory: &GuestMemory) -> String {
@@ -32,15 +34,31 @@ pub(crate) fn describe(vp: VpIndex, s: &X86State, memory: &GuestMemory) -> Strin
 
 /// One VP's registers.
 pub(crate) fn describe_registers(vp: VpIndex, s: &X86State) -> String {
-    let mut out = format!("vp {vp}: rip {:#x} in {} mode, rflags {:#x}\n", s.rip, mode(s), s.rflags);
+    let mut out = format!(
+        "vp {vp}: rip {:#x} in {} mode, rflags {:#x}\n",
+        s.rip,
+        mode(s),
+        s.rflags
+    );
     for (i, row) in GPR_NAMES.chunks(4).enumerate() {
         for (j, name) in row.iter().enumerate() {
             let _ = write!(out, "  {name:<3} {:016x}", s.gpr[i * 4 + j]);
         }
         out.push('\n');
     }
-    let _ = writeln!(out, "  cr0 {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} efer {:#x}", s.cr0, s.cr2, s.cr3, s.cr4, s.efer);
-    for (name, r) in [("cs", &s.cs), ("ss", &s.ss), ("ds", &s.ds), ("es", &s.es), ("fs", &s.fs), ("gs", &s.gs)] {
+    let _ = writeln!(
+        out,
+        "  cr0 {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} efer {:#x}",
+        s.cr0, s.cr2, s.cr3, s.cr4, s.efer
+    );
+    for (name, r) in [
+        ("cs", &s.cs),
+        ("ss", &s.ss),
+        ("ds", &s.ds),
+        ("es", &s.es),
+        ("fs", &s.fs),
+        ("gs", &s.gs),
+    ] {
         segment(&mut out, name, r);
     }
     segment(&mut out, "tr", &s.tr);
@@ -70,7 +88,11 @@ fn mode(s: &X86State) -> &'static str {
 }
 
 fn code_address(s: &X86State) -> u64 {
-    if s.is_64bit() { s.rip } else { s.cs.base.wrapping_add(s.rip) & 0xFFFF_FFFF }
+    if s.is_64bit() {
+        s.rip
+    } else {
+        s.cs.base.wrapping_add(s.rip) & 0xFFFF_FFFF
+    }
 }
 
 /// Code bytes at a linear address; they end at the page's end.
@@ -102,7 +124,9 @@ fn translate(s: &X86State, memory: &GuestMemory, linear: u64) -> Option<u64> {
     for level in (0..=top).rev() {
         let shift = 12 + 9 * level;
         let mut entry = [0; 8];
-        memory.read(table + ((linear >> shift) & 0x1FF) * 8, &mut entry).ok()?;
+        memory
+            .read(table + ((linear >> shift) & 0x1FF) * 8, &mut entry)
+            .ok()?;
         let entry = u64::from_le_bytes(entry);
         if entry & PTE_P == 0 {
             return None;
@@ -158,7 +182,10 @@ mod tests {
         s.rip = 0x234;
         s.gpr[gpr::RSP] = 0x7C00;
         let text = describe(3, &s, &m);
-        assert!(text.starts_with("vp 3: rip 0x234 in real mode, rflags 0x2\n"), "{text}");
+        assert!(
+            text.starts_with("vp 3: rip 0x234 in real mode, rflags 0x2\n"),
+            "{text}"
+        );
         assert!(text.contains("rsp 0000000000007c00"), "{text}");
         assert!(text.contains("code at 0x1234: f4 90 00"), "{text}");
     }
@@ -179,7 +206,8 @@ mod tests {
         assert_eq!(translate(&s, &m, 0x20_2345), Some(0x8345));
         assert_eq!(translate(&s, &m, 0x20_3345), None);
         // A 2 MiB leaf.
-        m.write(0x3010, &(0x40_0000 | PTE_P | PTE_PS).to_le_bytes()).unwrap();
+        m.write(0x3010, &(0x40_0000 | PTE_P | PTE_PS).to_le_bytes())
+            .unwrap();
         assert_eq!(translate(&s, &m, 0x41_2345), Some(0x41_2345));
         s.cr3 = 0xFFFF_F000;
         s.rip = 0x7000;

@@ -23,7 +23,10 @@ pub(crate) struct Timings {
 impl Timings {
     /// Starts the first stage.
     pub(crate) fn start() -> Self {
-        Self { last: Instant::now(), stages: Vec::new() }
+        Self {
+            last: Instant::now(),
+            stages: Vec::new(),
+        }
     }
 
     /// Ends a stage and starts the next.
@@ -34,7 +37,10 @@ impl Timings {
     }
 
     fn json(&self) -> Value {
-        let entries = self.stages.iter().map(|(name, took)| ((*name).to_owned(), json!(took.as_secs_f64() * 1e3)));
+        let entries = self
+            .stages
+            .iter()
+            .map(|(name, took)| ((*name).to_owned(), json!(took.as_secs_f64() * 1e3)));
         Value::Object(entries.collect())
     }
 }
@@ -56,13 +62,25 @@ impl Report<'_> {
             let _ = writeln!(out, "  {note}");
         }
         let layout = self.layout;
-        let _ = writeln!(out, "machine {}, {} vps, ram {}", layout.machine.name(), layout.vp_count, list(&layout.ram));
+        let _ = writeln!(
+            out,
+            "machine {}, {} vps, ram {}",
+            layout.machine.name(),
+            layout.vp_count,
+            list(&layout.ram)
+        );
         let _ = write!(out, "plan\n{}bound\n", self.loaded.plan);
         for (kind, gpa, bytes) in self.parameters() {
             let _ = writeln!(out, "  {kind} at {gpa:#x}: {} bytes", bytes.len());
         }
         if let Some(hand_over) = &self.host.hand_over {
-            let _ = writeln!(out, "  {} at {:#x}: {} bytes", hand_over.what, hand_over.gpa, hand_over.blob.len());
+            let _ = writeln!(
+                out,
+                "  {} at {:#x}: {} bytes",
+                hand_over.what,
+                hand_over.gpa,
+                hand_over.blob.len()
+            );
         }
         for (vp, state) in self.states() {
             out += &registers::describe_registers(vp, &state);
@@ -73,7 +91,11 @@ impl Report<'_> {
     /// For programs.
     pub(crate) fn json(&self, timings: &Timings) -> Value {
         let facts = &self.loaded.plan.facts;
-        let ranges = |list: &[GpaRange]| list.iter().map(|r| json!({"gpa": r.gpa, "len": r.len})).collect::<Vec<_>>();
+        let ranges = |list: &[GpaRange]| {
+            list.iter()
+                .map(|r| json!({"gpa": r.gpa, "len": r.len}))
+                .collect::<Vec<_>>()
+        };
         json!({
             "platform": facts.isolation.name(),
             "machine": self.layout.machine.name(),
@@ -99,13 +121,18 @@ impl Report<'_> {
 
     /// Deposited values: kind, gpa, bytes.
     fn parameters(&self) -> impl Iterator<Item = (&'static str, u64, &[u8])> {
-        let areas = self.loaded.plan.steps().iter().filter_map(|step| match &step.kind {
-            StepKind::Import(import) => match &import.contents {
-                Contents::Parameters(area) => Some((import.gpa, area)),
+        let areas = self
+            .loaded
+            .plan
+            .steps()
+            .iter()
+            .filter_map(|step| match &step.kind {
+                StepKind::Import(import) => match &import.contents {
+                    Contents::Parameters(area) => Some((import.gpa, area)),
+                    _ => None,
+                },
                 _ => None,
-            },
-            _ => None,
-        });
+            });
         areas.flat_map(move |(gpa, area)| {
             area.slots.iter().filter_map(move |slot| {
                 let bytes = self.host.get(slot.kind)?;
@@ -121,7 +148,11 @@ impl Report<'_> {
 }
 
 fn list(ranges: &[GpaRange]) -> String {
-    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    ranges
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn run_json(run: &PlanRun<'_, '_>) -> Option<Value> {
@@ -139,12 +170,13 @@ fn run_json(run: &PlanRun<'_, '_>) -> Option<Value> {
 }
 
 fn state_json(vp: u32, s: &X86State) -> Value {
-    let segment = |r: &x86defs::SegmentRegister| {
-        json!({"selector": r.selector, "base": r.base, "limit": r.limit, "attributes": r.attributes.0})
-    };
+    let segment = |r: &x86defs::SegmentRegister| json!({"selector": r.selector, "base": r.base, "limit": r.limit, "attributes": r.attributes.0});
     let table = |r: &x86defs::TableRegister| json!({"base": r.base, "limit": r.limit});
-    let gpr: serde_json::Map<_, _> =
-        registers::GPR_NAMES.iter().zip(s.gpr).map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let gpr: serde_json::Map<_, _> = registers::GPR_NAMES
+        .iter()
+        .zip(s.gpr)
+        .map(|(name, value)| ((*name).to_owned(), json!(value)))
+        .collect();
     json!({
         "vp": vp, "gpr": gpr, "rip": s.rip, "rflags": s.rflags,
         "cr0": s.cr0, "cr3": s.cr3, "cr4": s.cr4, "efer": s.efer, "pat": s.pat,

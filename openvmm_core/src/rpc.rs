@@ -130,7 +130,9 @@ impl VmClient {
 
     fn call<I, O>(&self, input: I, request: fn(Verb<I, O>) -> Request) -> Result<O, VerbError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.blocking_send(request(Call { input, reply })).map_err(|_| VerbError::Gone)?;
+        self.requests
+            .blocking_send(request(Call { input, reply }))
+            .map_err(|_| VerbError::Gone)?;
         answer.blocking_recv().map_err(|_| VerbError::Gone)?
     }
 }

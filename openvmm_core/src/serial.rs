@@ -38,7 +38,11 @@ pub(crate) struct SerialBridge {
 
 impl SerialBridge {
     pub(crate) fn new(output: Box<dyn Write + Send>) -> Arc<Self> {
-        Arc::new(Self { output: Mutex::new(output), input: Mutex::default(), taken: Condvar::new() })
+        Arc::new(Self {
+            output: Mutex::new(output),
+            input: Mutex::default(),
+            taken: Condvar::new(),
+        })
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<u8>> {
@@ -62,7 +66,11 @@ impl SerialBridge {
 impl SerialIo for SerialBridge {
     fn output(&self, byte: u8) {
         // The output is a queue that reports its own troubles.
-        let _ = self.output.lock().unwrap_or_else(PoisonError::into_inner).write_all(&[byte]);
+        let _ = self
+            .output
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write_all(&[byte]);
     }
 
     fn input(&self, buffer: &mut [u8]) -> usize {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 //! Fixtures shared by this crate's unit tests.
 
-use openvmm_defs::{Config, EndActions, IgvmPayload, IsolationRequest, LoadMode, Machine, SerialBackend, Vtl2Base};
+use openvmm_defs::{
+    Config, EndActions, IgvmPayload, IsolationRequest, LoadMode, Machine, SerialBackend, Vtl2Base,
+};
 
 /// A small generic IGVM configuration.
 pub(crate) fn config() -> Config {

@@ -39,7 +39,10 @@ impl TimerThread {
             let shared = shared.clone();
             move || serve(&shared)
         })?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Follows the clock: call after it was started or stopped. When `running` is false, no deadline

@@ -21,10 +21,10 @@ use crate::vp_thread::{Event, VpThread};
 use anyhow::Context;
 use chipset::machine::World;
 use guest_memory::GuestMemory;
+use launch_plan::BoundPlan;
 use openvmm_defs::{Config, GpaRange, MemoryLayout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use launch_plan::BoundPlan;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use virt::{Clock, Hypervisor, Partition, PartitionConfig, TimerQueue};
 
@@ -60,7 +60,9 @@ impl Worker {
 
 /// Builds and launches a VM on a thread of its own. It runs when a client says so.
 pub fn spawn(options: VmOptions, requests: Requests) -> std::io::Result<Worker> {
-    let thread = std::thread::Builder::new().name("vm".into()).spawn(move || run_vm(options, requests))?;
+    let thread = std::thread::Builder::new()
+        .name("vm".into())
+        .spawn(move || run_vm(options, requests))?;
     Ok(Worker { thread })
 }
 
@@ -79,7 +81,14 @@ pub fn dry_run(
     let payload = decision.payload.clone();
     let loaded = load::plan(config, &files, decision, &layout, &mut notes)?;
     timings.stage("plan");
-    let mut launcher = Launcher { config, layout: &layout, payload: &payload, files: &files, loaded: &loaded, entropy };
+    let mut launcher = Launcher {
+        config,
+        layout: &layout,
+        payload: &payload,
+        files: &files,
+        loaded: &loaded,
+        entropy,
+    };
     let mut text = String::new();
     launcher.bind(notes.lines(), |_, seen| {
         timings.stage("bind");
@@ -90,7 +99,13 @@ pub fn dry_run(
 }
 
 fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
-    let VmOptions { config, hypervisor, serial, entropy, report } = options;
+    let VmOptions {
+        config,
+        hypervisor,
+        serial,
+        entropy,
+        report,
+    } = options;
     let mut notes = Notes::logged();
     let mut timings = Timings::start();
     let files = Files::open(&config.load)?;
@@ -102,10 +117,19 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
     let memory = allocate(&layout, &loaded.extra_ram)?;
     let mut parts = Parts::build(&config, &layout, &*hypervisor, memory.clone(), serial)?;
     timings.stage("partition");
-    let mut launcher =
-        Launcher { config: &config, layout: &layout, payload: &payload, files: &files, loaded: &loaded, entropy };
+    let mut launcher = Launcher {
+        config: &config,
+        layout: &layout,
+        payload: &payload,
+        files: &files,
+        loaded: &loaded,
+        entropy,
+    };
     launcher.launch(&mut *parts.partition, notes.lines(), |seen| {
-        seen.bound.notes().iter().for_each(|note| tracing::info!("{note}"));
+        seen.bound
+            .notes()
+            .iter()
+            .for_each(|note| tracing::info!("{note}"));
         timings.stage("launch");
         write_report(report.as_deref(), seen, &timings)
     })?;
@@ -119,7 +143,9 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
         })
     };
     let vm = parts.into_vm(&config, memory, error_ranges, relaunch)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().context("cannot make the worker's runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .context("cannot make the worker's runtime")?;
     runtime.block_on(dispatch::run(vm, requests))
 }
 
@@ -146,10 +172,21 @@ impl Launcher<'_> {
         notes: &[String],
         then: impl FnOnce(&BoundPlan<'_>, &Report<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let facts = HostFacts { config: self.config, layout: self.layout, payload: self.payload, loaded: self.loaded };
+        let facts = HostFacts {
+            config: self.config,
+            layout: self.layout,
+            payload: self.payload,
+            loaded: self.loaded,
+        };
         let host = host_values::collect(&facts, &mut self.entropy)?;
         let bound = self.loaded.plan.bind(&host)?;
-        let report = Report { layout: self.layout, loaded: self.loaded, notes, host: &host, bound: &bound };
+        let report = Report {
+            layout: self.layout,
+            loaded: self.loaded,
+            notes,
+            host: &host,
+            bound: &bound,
+        };
         then(&bound, &report)
     }
 
@@ -197,7 +234,11 @@ impl Parts {
         memory: GuestMemory,
         serial: [Option<SerialEnd>; 4],
     ) -> anyhow::Result<Self> {
-        let clock = Arc::new(if config.deterministic.is_some() { Clock::deterministic() } else { Clock::host() });
+        let clock = Arc::new(if config.deterministic.is_some() {
+            Clock::deterministic()
+        } else {
+            Clock::host()
+        });
         let timers = TimerQueue::new();
         let partition = hypervisor.new_partition(PartitionConfig {
             vp_count: layout.vp_count,
@@ -209,10 +250,23 @@ impl Parts {
         let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
         let signals = partition.signals();
         let power = PowerPort::new(signals.clone(), events_in.clone());
-        let world = World { clock: clock.clone(), timers: timers.clone(), wake: signals, power: power.clone() };
+        let world = World {
+            clock: clock.clone(),
+            timers: timers.clone(),
+            wake: signals,
+            power: power.clone(),
+        };
         let x2apic = hypervisor.capabilities().x2apic;
         let machine = machine::build(config, layout, x2apic, serial, world)?;
-        Ok(Self { partition, machine, clock, timers, power, events, events_in })
+        Ok(Self {
+            partition,
+            machine,
+            clock,
+            timers,
+            power,
+            events,
+            events_in,
+        })
     }
 
     /// Gives each runner its thread and lets serial input flow.
@@ -233,7 +287,10 @@ impl Parts {
         let timers = if self.clock.is_deterministic() {
             None
         } else {
-            Some(TimerThread::spawn(self.clock.clone(), self.timers).context("cannot start the timer thread")?)
+            Some(
+                TimerThread::spawn(self.clock.clone(), self.timers)
+                    .context("cannot start the timer thread")?,
+            )
         };
         self.machine.connect_serial();
         Ok(Vm {
@@ -251,3 +308,6 @@ impl Parts {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

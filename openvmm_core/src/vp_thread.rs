@@ -44,7 +44,11 @@ impl VpThread {
         let thread = std::thread::Builder::new()
             .name(format!("vp{}", vps.start))
             .spawn(move || serve(runner, &inbox, events))?;
-        Ok(Self { vps, commands, thread })
+        Ok(Self {
+            vps,
+            commands,
+            thread,
+        })
     }
 
     /// The VPs that it runs.
@@ -80,7 +84,10 @@ impl VpThread {
     }
 
     fn dead(&self) -> RunError {
-        RunError::Host { what: format!("thread of vp {}", self.vps.start), reason: "it has died".into() }
+        RunError::Host {
+            what: format!("thread of vp {}", self.vps.start),
+            reason: "it has died".into(),
+        }
     }
 }
 
@@ -100,7 +107,11 @@ impl Drop for DeathNotice {
 }
 
 fn serve(mut runner: Box<dyn Runner>, inbox: &mpsc::Receiver<Command>, events: UnboundedSender<Event>) {
-    let mut notice = DeathNotice { events: events.clone(), vps: runner.vps(), expected: false };
+    let mut notice = DeathNotice {
+        events: events.clone(),
+        vps: runner.vps(),
+        expected: false,
+    };
     for command in inbox {
         match command {
             Command::Run => {

@@ -209,6 +209,10 @@ pub struct EndActions {
 
 impl Default for EndActions {
     fn default() -> Self {
-        Self { shutdown: EndAction::Exit(0), reset: EndAction::Reset, crash: EndAction::Exit(3) }
+        Self {
+            shutdown: EndAction::Exit(0),
+            reset: EndAction::Reset,
+            crash: EndAction::Exit(3),
+        }
     }
 }

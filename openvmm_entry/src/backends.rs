@@ -4,39 +4,79 @@
 use anyhow::{Context, bail};
 use std::sync::Arc;
 use virt::{Hypervisor, RunError};
+use virt_kvm::Kvm;
+use virt_soft::Soft;
 
-/// A way to run guests, tried in the order of [`BACKENDS`].
+/// A hypervisor that `auto` would take, and why; or why it would not.
+type Verdict = Result<(Arc<dyn Hypervisor>, String), String>;
+
+/// A way to run guests.
 struct Backend {
     name: &'static str,
     open: fn() -> Result<Arc<dyn Hypervisor>, RunError>,
+    /// Whether `auto` should take it here. May measure for a few milliseconds.
+    judge: fn() -> Verdict,
 }
 
-const BACKENDS: &[Backend] = &[Backend { name: "soft", open: || Ok(Arc::new(virt_soft::Soft)) }];
+/// In the order in which `auto` asks.
+const BACKENDS: &[Backend] = &[
+    Backend {
+        name: "kvm",
+        open: || Ok(Arc::new(Kvm::open()?)),
+        judge: judge_kvm,
+    },
+    Backend {
+        name: "soft",
+        open: || Ok(Arc::new(Soft)),
+        judge: || Ok((Arc::new(Soft), "it needs nothing".into())),
+    },
+];
 
-/// Opens the hypervisor that `--hypervisor` names, or with `auto` the first that can do what is needed,
-/// and says in one line which and why.
+/// Opens the hypervisor that `--hypervisor` names, or with `auto` the first that suits, and says in one
+/// line which and why.
 pub(crate) fn choose(name: &str, deterministic: bool) -> anyhow::Result<Arc<dyn Hypervisor>> {
-    if name != "auto" {
-        let Some(backend) = BACKENDS.iter().find(|b| b.name == name) else {
-            bail!("--hypervisor {name}: {}", unknown(name));
-        };
-        let hypervisor = (backend.open)().with_context(|| format!("--hypervisor {name}"))?;
-        check(&*hypervisor, deterministic).map_err(|why| anyhow::anyhow!("--hypervisor {name}: {why}"))?;
-        return Ok(hypervisor);
+    if name == "auto" {
+        return choose_best(deterministic);
     }
-    let mut reasons = Vec::new();
+    let Some(backend) = BACKENDS.iter().find(|b| b.name == name) else {
+        let known: Vec<_> = BACKENDS.iter().map(|b| b.name).collect();
+        bail!(
+            "--hypervisor {name}: unknown; known are auto, {}",
+            known.join(", ")
+        );
+    };
+    let hypervisor = (backend.open)().with_context(|| format!("--hypervisor {name}"))?;
+    if let Err(why) = check(&*hypervisor, deterministic) {
+        bail!("--hypervisor {name}: {why}");
+    }
+    Ok(hypervisor)
+}
+
+fn choose_best(deterministic: bool) -> anyhow::Result<Arc<dyn Hypervisor>> {
+    let mut refusals = Vec::new();
     for backend in BACKENDS {
-        let opened = (backend.open)().map_err(|e| e.to_string());
-        match opened.and_then(|h| check(&*h, deterministic).map(|()| h)) {
-            Ok(hypervisor) => {
-                let why = if reasons.is_empty() { "it is the first that works here".into() } else { reasons.join("; ") };
-                tracing::info!("hypervisor {}: {why}", hypervisor.name());
+        let verdict = (backend.judge)().and_then(|(h, why)| check(&*h, deterministic).map(|()| (h, why)));
+        match verdict {
+            Ok((hypervisor, why)) => {
+                refusals.insert(0, why);
+                tracing::info!("hypervisor {}: {}", hypervisor.name(), refusals.join("; "));
                 return Ok(hypervisor);
             }
-            Err(why) => reasons.push(format!("{}: {why}", backend.name)),
+            Err(why) => refusals.push(format!("not {}: {why}", backend.name)),
         }
     }
-    bail!("no hypervisor can run this guest here: {}", reasons.join("; "))
+    bail!("no hypervisor can run this guest here: {}", refusals.join("; "))
+}
+
+/// KVM is worth taking where it runs guest kernels on hardware.
+fn judge_kvm() -> Verdict {
+    let kvm = Kvm::open().map_err(|e| e.to_string())?;
+    let probe = kvm.probe().map_err(|e| e.to_string())?;
+    if probe.hardware {
+        Ok((Arc::new(kvm), probe.reason))
+    } else {
+        Err(probe.reason)
+    }
 }
 
 fn check(hypervisor: &dyn Hypervisor, deterministic: bool) -> Result<(), String> {
@@ -44,13 +84,4 @@ fn check(hypervisor: &dyn Hypervisor, deterministic: bool) -> Result<(), String>
         return Err("it cannot run with --deterministic, because its time is the processor's".into());
     }
     Ok(())
-}
-
-fn unknown(name: &str) -> String {
-    let known: Vec<_> = BACKENDS.iter().map(|b| b.name).collect();
-    let known = known.join(", ");
-    match name {
-        "soft" => format!("the software cpu is not available yet; known are auto, {known}"),
-        _ => format!("unknown hypervisor; known are auto, {known}"),
-    }
 }

@@ -32,7 +32,10 @@ pub(crate) struct Cli {
     pub(crate) uefi: UefiArgs,
     #[command(flatten, next_help_heading = "Machine")]
     pub(crate) machine: MachineArgs,
-    #[command(flatten, next_help_heading = "Serial ports: console, stderr, none, file=PATH, listen=PATH, listen=tcp:IP:PORT")]
+    #[command(
+        flatten,
+        next_help_heading = "Serial ports: console, stderr, none, file=PATH, listen=PATH, listen=tcp:IP:PORT"
+    )]
     pub(crate) serial: SerialArgs,
     #[command(flatten, next_help_heading = "Run")]
     pub(crate) run: RunArgs,

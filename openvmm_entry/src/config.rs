@@ -10,7 +10,8 @@ mod conflicts;
 use crate::cli::{Cli, IgvmArg, IgvmType, Personality, RunArgs, SerialArgs, UefiArgs};
 use openvmm_core::entropy::{self, EntropySource};
 use openvmm_defs::{
-    Config, EndActions, IgvmPayload, LoadMode, Machine, SerialBackend, UefiConsoleMode, UefiSettings, Vtl2Base,
+    Config, EndActions, IgvmPayload, LoadMode, Machine, SerialBackend, UefiConsoleMode, UefiSettings,
+    Vtl2Base,
 };
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -55,14 +56,28 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
             relocation: cli.boot.igvm_vtl2_relocation_type.unwrap_or(Vtl2Base::File),
             cmdline,
         },
-        (None, Some(kernel), _) => LoadMode::Linux { kernel, initrd: cli.boot.initrd, cmdline },
+        (None, Some(kernel), _) => LoadMode::Linux {
+            kernel,
+            initrd: cli.boot.initrd,
+            cmdline,
+        },
         (None, None, Some(firmware)) => LoadMode::Ovmf { firmware },
-        (None, None, None) => LoadMode::Uefi { firmware: uefi_firmware(cli.boot.uefi_firmware, env)?, settings },
+        (None, None, None) => LoadMode::Uefi {
+            firmware: uefi_firmware(cli.boot.uefi_firmware, env)?,
+            settings,
+        },
     };
     let mut guid_source = EntropySource::new(cli.machine.deterministic);
     let config = Config {
         machine: machine(&load),
-        test_exit: cli.machine.test_exit || matches!(load, LoadMode::Igvm { payload: IgvmPayload::Test, .. }),
+        test_exit: cli.machine.test_exit
+            || matches!(
+                load,
+                LoadMode::Igvm {
+                    payload: IgvmPayload::Test,
+                    ..
+                }
+            ),
         load,
         memory: cli.machine.memory,
         processors: cli.machine.processors,
@@ -73,13 +88,21 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         deterministic: cli.machine.deterministic,
         paused: cli.run.paused,
     };
-    Ok(Launch { config, hypervisor: cli.machine.hypervisor, dry_run: cli.run.dry_run, report: cli.run.report })
+    Ok(Launch {
+        config,
+        hypervisor: cli.machine.hypervisor,
+        dry_run: cli.run.dry_run,
+        report: cli.run.report,
+    })
 }
 
 /// COM1 is the console unless it, or another port, was told otherwise.
 fn com_ports(serial: &SerialArgs) -> Result<[SerialBackend; 4], String> {
     let given = [&serial.com1, &serial.com2, &serial.com3, &serial.com4];
-    let mut consoles = (1..).zip(given).filter(|(_, b)| **b == Some(SerialBackend::Console)).map(|(n, _)| n);
+    let mut consoles = (1..)
+        .zip(given)
+        .filter(|(_, b)| **b == Some(SerialBackend::Console))
+        .map(|(n, _)| n);
     let (first, second) = (consoles.next(), consoles.next());
     if let (Some(first), Some(second)) = (first, second) {
         return Err(format!(
@@ -94,8 +117,11 @@ fn com_ports(serial: &SerialArgs) -> Result<[SerialBackend; 4], String> {
 }
 
 fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4]) -> UefiSettings {
-    let default_mode =
-        if com[0] == SerialBackend::None { UefiConsoleMode::Default } else { UefiConsoleMode::Com1 };
+    let default_mode = if com[0] == SerialBackend::None {
+        UefiConsoleMode::Default
+    } else {
+        UefiConsoleMode::Com1
+    };
     UefiSettings {
         debug: args.uefi_debug,
         memory_protections: args.uefi_enable_memory_protections,
@@ -126,9 +152,21 @@ fn payload(igvm: &IgvmArg, personality: Option<Personality>, settings: UefiSetti
 /// The machine that a payload asks for. `type=auto` is decided from the file, later.
 fn machine(load: &LoadMode) -> Machine {
     match load {
-        LoadMode::Uefi { .. } | LoadMode::Igvm { payload: IgvmPayload::Uefi(_), .. } => Machine::HyperV,
-        LoadMode::Linux { .. } | LoadMode::Igvm { payload: IgvmPayload::Linux, .. } => Machine::Linux,
-        LoadMode::Ovmf { .. } | LoadMode::Igvm { payload: IgvmPayload::Ovmf, .. } => Machine::Ovmf,
+        LoadMode::Uefi { .. }
+        | LoadMode::Igvm {
+            payload: IgvmPayload::Uefi(_),
+            ..
+        } => Machine::HyperV,
+        LoadMode::Linux { .. }
+        | LoadMode::Igvm {
+            payload: IgvmPayload::Linux,
+            ..
+        } => Machine::Linux,
+        LoadMode::Ovmf { .. }
+        | LoadMode::Igvm {
+            payload: IgvmPayload::Ovmf,
+            ..
+        } => Machine::Ovmf,
         LoadMode::Igvm { .. } => Machine::Plain,
     }
 }

@@ -30,11 +30,13 @@ help                 this list
 
 /// Reads stdin on a thread of its own until it ends.
 pub(crate) fn spawn(sink: InputSink, client: VmClient) -> std::io::Result<()> {
-    std::thread::Builder::new().name("console".into()).spawn(move || {
-        if let Err(error) = serve(&mut std::io::stdin().lock(), &sink, &client) {
-            tracing::warn!("stdin: {error}; the guest gets no more keys");
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("console".into())
+        .spawn(move || {
+            if let Err(error) = serve(&mut std::io::stdin().lock(), &sink, &client) {
+                tracing::warn!("stdin: {error}; the guest gets no more keys");
+            }
+        })?;
     Ok(())
 }
 
@@ -105,8 +107,14 @@ impl Command {
             ["reset"] => Self::Reset,
             ["nmi"] => Self::Nmi,
             ["inspect"] => Self::Inspect,
-            ["memory", gpa] => Self::Memory { gpa: number(gpa)?, len: MEMORY_SHOWN },
-            ["memory", gpa, len] => Self::Memory { gpa: number(gpa)?, len: number(len)? },
+            ["memory", gpa] => Self::Memory {
+                gpa: number(gpa)?,
+                len: MEMORY_SHOWN,
+            },
+            ["memory", gpa, len] => Self::Memory {
+                gpa: number(gpa)?,
+                len: number(len)?,
+            },
             ["memory", ..] => return Err("write memory GPA [LEN]".into()),
             ["dump"] => Self::Dump,
             ["quit"] => Self::Quit,
@@ -144,8 +152,16 @@ fn hexdump(gpa: u64, bytes: &[u8]) -> String {
     let mut out = String::new();
     for (row, chunk) in (0u64..).zip(bytes.chunks(16)) {
         let hex: String = chunk.iter().map(|b| format!("{b:02x} ")).collect();
-        let text: String =
-            chunk.iter().map(|&b| if b.is_ascii_graphic() || b == b' ' { char::from(b) } else { '.' }).collect();
+        let text: String = chunk
+            .iter()
+            .map(|&b| {
+                if b.is_ascii_graphic() || b == b' ' {
+                    char::from(b)
+                } else {
+                    '.'
+                }
+            })
+            .collect();
         out += &format!("{:#012x}  {hex:<48} {text}\n", gpa.wrapping_add(row * 16));
     }
     out
@@ -158,17 +174,34 @@ mod tests {
     #[test]
     fn every_command_of_the_help_text_is_understood() {
         for line in HELP.lines().filter(|l| !l.starts_with('(')) {
-            let words = line.split("  ").next().unwrap().replace("GPA", "0x1000").replace("[LEN]", "32");
+            let words = line
+                .split("  ")
+                .next()
+                .unwrap()
+                .replace("GPA", "0x1000")
+                .replace("[LEN]", "32");
             Command::parse(&words).unwrap();
         }
-        assert_eq!(Command::parse(" memory 0x10 \n"), Ok(Command::Memory { gpa: 16, len: MEMORY_SHOWN }));
+        assert_eq!(
+            Command::parse(" memory 0x10 \n"),
+            Ok(Command::Memory {
+                gpa: 16,
+                len: MEMORY_SHOWN
+            })
+        );
     }
 
     #[test]
     fn what_is_not_a_command_says_where_to_look() {
-        assert_eq!(Command::parse("frob 1\n").unwrap_err(), "unknown command \"frob 1\"; help lists them");
+        assert_eq!(
+            Command::parse("frob 1\n").unwrap_err(),
+            "unknown command \"frob 1\"; help lists them"
+        );
         assert_eq!(Command::parse("memory\n").unwrap_err(), "write memory GPA [LEN]");
-        assert_eq!(Command::parse("memory x\n").unwrap_err(), "\"x\" is not a number; write decimal or 0x");
+        assert_eq!(
+            Command::parse("memory x\n").unwrap_err(),
+            "\"x\" is not a number; write decimal or 0x"
+        );
     }
 
     #[test]

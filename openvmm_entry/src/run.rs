@@ -15,19 +15,39 @@ use openvmm_defs::SerialBackend;
 
 /// Carries out `launch`; the result is the exit code.
 pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
-    let Launch { config, hypervisor, report, .. } = launch;
+    let Launch {
+        config,
+        hypervisor,
+        report,
+        ..
+    } = launch;
     let entropy = EntropySource::new(config.deterministic);
     if launch.dry_run {
-        print!("{}", dry_run(&config, HostLimits::ASSUMED, entropy, report.as_deref())?);
+        print!(
+            "{}",
+            dry_run(&config, HostLimits::ASSUMED, entropy, report.as_deref())?
+        );
         return Ok(0);
     }
     let hypervisor = backends::choose(&hypervisor, config.deterministic.is_some())?;
     let (client, requests) = rpc::channel();
     signals::watch(client.clone()).context("cannot watch for signals")?;
     let (ports, serial) = Ports::open(&config.com, &client)?;
-    let terminal = config.com.contains(&SerialBackend::Console).then(RawTerminal::enter);
+    let terminal = config
+        .com
+        .contains(&SerialBackend::Console)
+        .then(RawTerminal::enter);
     let paused = config.paused;
-    let worker = spawn(VmOptions { config, hypervisor, serial, entropy, report }, requests)?;
+    let worker = spawn(
+        VmOptions {
+            config,
+            hypervisor,
+            serial,
+            entropy,
+            report,
+        },
+        requests,
+    )?;
     if paused {
         tracing::info!("the guest is paused; Ctrl-Q opens the prompt, resume starts it");
     } else if let Err(error) = client.start()

@@ -85,7 +85,10 @@ impl Ports {
             }
         };
         self.queues.push(queue.clone());
-        Ok(Some(SerialEnd { output: Box::new(Outlet(queue)), connect_input }))
+        Ok(Some(SerialEnd {
+            output: Box::new(Outlet(queue)),
+            connect_input,
+        }))
     }
 
     /// Waits, within limits, until everything that the guest wrote has left, and removes sockets.

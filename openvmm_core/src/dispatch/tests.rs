@@ -55,13 +55,20 @@ impl Runner for FakeRunner {
         Ok(())
     }
     fn run(&mut self) -> Result<VpStop, RunError> {
-        let act = if self.vp == 0 { self.script.lock().unwrap().pop_front() } else { None };
+        let act = if self.vp == 0 {
+            self.script.lock().unwrap().pop_front()
+        } else {
+            None
+        };
         match act {
             None => {}
             Some(Act::Power(request)) => self.power.request(request),
             Some(Act::TripleFault) => return Ok(VpStop::TripleFault { vp: self.vp }),
             Some(Act::HostFails) => {
-                return Err(RunError::Host { what: "KVM_RUN of vp 0".into(), reason: "EFAULT".into() });
+                return Err(RunError::Host {
+                    what: "KVM_RUN of vp 0".into(),
+                    reason: "EFAULT".into(),
+                });
             }
             Some(Act::Panic) => std::panic::resume_unwind(Box::new("scripted")),
         }
@@ -71,7 +78,10 @@ impl Runner for FakeRunner {
         Ok(VpStop::Requested)
     }
     fn state(&mut self, _vp: VpIndex) -> Result<X86State, RunError> {
-        Ok(X86State { rip: 0x1234, ..X86State::reset() })
+        Ok(X86State {
+            rip: 0x1234,
+            ..X86State::reset()
+        })
     }
     fn set_state(&mut self, _vp: VpIndex, _state: &X86State) -> Result<(), RunError> {
         Ok(())
@@ -100,10 +110,19 @@ fn rig(script: Vec<Act>, on: EndActions, fail_at: Option<u32>) -> Rig {
                 Ok(())
             });
             let vm = fake_vm(script, on, resets, nmis, relaunch);
-            tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(vm, requests))
+            tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+                .block_on(run(vm, requests))
         }
     });
-    Rig { client, thread, runner_resets, relaunches, nmis }
+    Rig {
+        client,
+        thread,
+        runner_resets,
+        relaunches,
+        nmis,
+    }
 }
 
 fn fake_vm(
@@ -122,13 +141,22 @@ fn fake_vm(
     let threads = (0..2)
         .map(|vp| {
             let (signals, power, script) = (signals.clone(), power.clone(), script.clone());
-            let runner = FakeRunner { vp, signals, power, script, resets: resets.clone() };
+            let runner = FakeRunner {
+                vp,
+                signals,
+                power,
+                script,
+                resets: resets.clone(),
+            };
             VpThread::spawn(Box::new(runner), events_tx.clone()).unwrap()
         })
         .collect();
     let clock = Arc::new(Clock::host());
     Vm {
-        partition: Box::new(FakePartition { signals, launch: PlainLaunch::new(memory.clone(), 2) }),
+        partition: Box::new(FakePartition {
+            signals,
+            launch: PlainLaunch::new(memory.clone(), 2),
+        }),
         threads,
         devices: Devices {
             reset: Box::new(|| {}),
@@ -171,10 +199,21 @@ impl Rig {
 #[test]
 fn every_verb_does_its_part_on_an_idle_guest() {
     let r = rig(vec![], EndActions::default(), None);
-    assert!(r.client.inspect().unwrap().starts_with("created, not started\nclock 0.000000 s\n"));
-    assert_eq!(r.client.pause().unwrap_err().to_string(), "the guest is paused already");
+    assert!(
+        r.client
+            .inspect()
+            .unwrap()
+            .starts_with("created, not started\nclock 0.000000 s\n")
+    );
+    assert_eq!(
+        r.client.pause().unwrap_err().to_string(),
+        "the guest is paused already"
+    );
     r.client.start().unwrap();
-    assert_eq!(r.client.resume().unwrap_err().to_string(), "the guest is running already");
+    assert_eq!(
+        r.client.resume().unwrap_err().to_string(),
+        "the guest is running already"
+    );
     r.client.nmi().unwrap();
     assert_eq!(Rig::count(&r.nmis), 1);
     assert_eq!(r.client.read_memory(0x5000, 4).unwrap(), b"oops");
@@ -187,7 +226,10 @@ fn every_verb_does_its_part_on_an_idle_guest() {
         "a read of 0x40000000 bytes is more than 0x100000"
     );
     let text = r.client.inspect().unwrap();
-    assert!(text.starts_with("running\n") && text.ends_with("vp 0 rip 0x1234\nvp 1 rip 0x1234\nuart idle\n"), "{text}");
+    assert!(
+        text.starts_with("running\n") && text.ends_with("vp 0 rip 0x1234\nvp 1 rip 0x1234\nuart idle\n"),
+        "{text}"
+    );
     assert!(r.client.dump().unwrap().contains("vp 1: rip 0x1234 in real mode"));
     r.client.pause().unwrap();
     assert!(r.client.inspect().unwrap().starts_with("paused\n"));
@@ -197,7 +239,13 @@ fn every_verb_does_its_part_on_an_idle_guest() {
     r.client.resume().unwrap();
     let client = r.client.clone();
     client.stop(9).unwrap();
-    assert_eq!(r.join().unwrap(), Ended { code: 9, reason: HaltReason::Stopped });
+    assert_eq!(
+        r.join().unwrap(),
+        Ended {
+            code: 9,
+            reason: HaltReason::Stopped
+        }
+    );
     assert_eq!(client.pause().unwrap_err().to_string(), "the vm is gone");
 }
 
@@ -215,13 +263,29 @@ fn the_clock_stands_still_while_paused() {
 
 #[test]
 fn each_end_has_its_action() {
-    let on = EndActions { shutdown: EndAction::Exit(4), reset: EndAction::Exit(5), crash: EndAction::Exit(6) };
+    let on = EndActions {
+        shutdown: EndAction::Exit(4),
+        reset: EndAction::Exit(5),
+        crash: EndAction::Exit(6),
+    };
     for (act, code, reason) in [
         (Act::Power(PowerRequest::Shutdown), 4, HaltReason::Shutdown),
         (Act::Power(PowerRequest::Reset), 5, HaltReason::Reset),
-        (Act::Power(PowerRequest::TestExit(42)), 42, HaltReason::TestExit(42)),
-        (Act::Power(PowerRequest::Crash("bug check".into())), 6, HaltReason::Crash("bug check".into())),
-        (Act::TripleFault, 6, HaltReason::Crash("vp 0 triple faulted".into())),
+        (
+            Act::Power(PowerRequest::TestExit(42)),
+            42,
+            HaltReason::TestExit(42),
+        ),
+        (
+            Act::Power(PowerRequest::Crash("bug check".into())),
+            6,
+            HaltReason::Crash("bug check".into()),
+        ),
+        (
+            Act::TripleFault,
+            6,
+            HaltReason::Crash("vp 0 triple faulted".into()),
+        ),
     ] {
         let r = rig(vec![act], on, None);
         r.client.start().unwrap();
@@ -231,7 +295,11 @@ fn each_end_has_its_action() {
 
 #[test]
 fn a_guest_reset_launches_again_and_runs_on() {
-    let script = vec![Act::Power(PowerRequest::Reset), Act::Power(PowerRequest::Reset), Act::Power(PowerRequest::Shutdown)];
+    let script = vec![
+        Act::Power(PowerRequest::Reset),
+        Act::Power(PowerRequest::Reset),
+        Act::Power(PowerRequest::Shutdown),
+    ];
     let r = rig(script, EndActions::default(), None);
     r.client.start().unwrap();
     let (relaunches, resets) = (r.relaunches.clone(), r.runner_resets.clone());
@@ -241,14 +309,21 @@ fn a_guest_reset_launches_again_and_runs_on() {
 
 #[test]
 fn a_launch_that_fails_at_reset_ends_the_vm_with_its_error() {
-    let r = rig(vec![Act::Power(PowerRequest::Reset)], EndActions::default(), Some(0));
+    let r = rig(
+        vec![Act::Power(PowerRequest::Reset)],
+        EndActions::default(),
+        Some(0),
+    );
     r.client.start().unwrap();
     assert_eq!(r.join().unwrap_err().to_string(), "scripted launch failure");
 }
 
 #[test]
 fn a_halted_guest_can_be_looked_at_and_reset_but_not_resumed() {
-    let on = EndActions { crash: EndAction::Halt, ..EndActions::default() };
+    let on = EndActions {
+        crash: EndAction::Halt,
+        ..EndActions::default()
+    };
     let r = rig(vec![Act::TripleFault], on, None);
     r.client.start().unwrap();
     r.wait_for("halted: the guest has crashed: vp 0 triple faulted\n");
@@ -280,14 +355,23 @@ fn a_vm_without_clients_stops() {
     r.client.start().unwrap();
     let Rig { client, thread, .. } = r;
     drop(client);
-    assert_eq!(thread.join().unwrap().unwrap(), Ended { code: 0, reason: HaltReason::Stopped });
+    assert_eq!(
+        thread.join().unwrap().unwrap(),
+        Ended {
+            code: 0,
+            reason: HaltReason::Stopped
+        }
+    );
 }
 
 #[test]
 fn error_ranges_are_shown_up_to_their_last_byte() {
     let memory = GuestMemory::allocate(&[(0, 0x10_0000)]).unwrap();
     let range = GpaRange::new(0x5000, 0x1000);
-    assert_eq!(error_range(&range, &memory), "error range 0x5000..0x6000 is empty\n");
+    assert_eq!(
+        error_range(&range, &memory),
+        "error range 0x5000..0x6000 is empty\n"
+    );
     memory.write(0x5010, b"\x01\x02").unwrap();
     assert_eq!(
         error_range(&range, &memory),

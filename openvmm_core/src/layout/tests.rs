@@ -7,7 +7,11 @@ use crate::testing::config;
 const LIMITS: HostLimits = HostLimits::ASSUMED;
 
 fn with(memory: u64, processors: u32) -> Config {
-    Config { memory, processors, ..config() }
+    Config {
+        memory,
+        processors,
+        ..config()
+    }
 }
 
 #[test]
@@ -19,7 +23,13 @@ fn ram_is_split_around_each_machines_gap() {
         (Machine::Ovmf, 0x8000_0000, 0xFF00_0000),
     ] {
         let layout = resolve(&with(5 << 30, 2), machine, LIMITS).unwrap();
-        assert_eq!(layout.ram, [GpaRange::new(0, limit), GpaRange::new(FOUR_GIB, (5 << 30) - limit)]);
+        assert_eq!(
+            layout.ram,
+            [
+                GpaRange::new(0, limit),
+                GpaRange::new(FOUR_GIB, (5 << 30) - limit)
+            ]
+        );
         assert_eq!((layout.low_mmio.gpa, layout.low_mmio.end()), (limit, mmio_end));
         assert_eq!(layout.ram_size(), 5 << 30);
         assert_eq!(layout.vp_count, 2);
@@ -55,5 +65,15 @@ fn impossible_sizes_and_counts_are_refused_with_the_way_out() {
     }
     let most = resolve(&with(65535 << 30, 1), Machine::Plain, LIMITS).unwrap();
     assert_eq!(most.ram[1].end(), 1 << 46);
-    assert!(resolve(&with(1 << 30, 256), Machine::Plain, HostLimits { x2apic: true, ..LIMITS }).is_ok());
+    assert!(
+        resolve(
+            &with(1 << 30, 256),
+            Machine::Plain,
+            HostLimits {
+                x2apic: true,
+                ..LIMITS
+            }
+        )
+        .is_ok()
+    );
 }

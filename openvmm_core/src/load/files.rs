@@ -9,7 +9,10 @@ use vm_loaders::igvm::{MapError, MappedFile};
 pub(crate) enum Files {
     Igvm(MappedFile),
     Uefi(MappedFile),
-    Linux { kernel: MappedFile, initrd: Option<MappedFile> },
+    Linux {
+        kernel: MappedFile,
+        initrd: Option<MappedFile>,
+    },
     Ovmf(MappedFile),
 }
 

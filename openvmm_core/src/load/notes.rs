@@ -16,7 +16,10 @@ impl Notes {
 
     /// Notes that the caller shows.
     pub(crate) fn quiet() -> Self {
-        Self { quiet: true, ..Self::default() }
+        Self {
+            quiet: true,
+            ..Self::default()
+        }
     }
 
     /// Adds a sentence.

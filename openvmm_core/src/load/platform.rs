@@ -7,6 +7,7 @@ use launch_plan::Isolation;
 use vm_loaders::igvm::{File, Platform};
 
 const VTL2: &str = "it needs vtl2 (OpenHCL), which is not available on this hypervisor";
+const ISOLATED: &str = "it needs isolation, and the launch has none";
 
 /// Chooses, and notes why each other platform was not taken.
 pub(super) fn choose(file: &File<'_>, notes: &mut Notes) -> anyhow::Result<Isolation> {
@@ -14,7 +15,11 @@ pub(super) fn choose(file: &File<'_>, notes: &mut Notes) -> anyhow::Result<Isola
     if file.fixed_header().architecture != 0 || platforms.iter().any(|p| p.isolation == Isolation::Cca) {
         bail!("the file is for aarch64 guests, and this program runs x86-64 guests");
     }
-    let find = |isolation| platforms.iter().find(|p| p.isolation == isolation && p.highest_vtl == 0);
+    let find = |isolation| {
+        platforms
+            .iter()
+            .find(|p| p.isolation == isolation && p.highest_vtl == 0)
+    };
     let Some(chosen) = find(Isolation::Native).or_else(|| find(Isolation::Vsm)) else {
         return Err(nothing_fits(file, &platforms));
     };
@@ -23,7 +28,10 @@ pub(super) fn choose(file: &File<'_>, notes: &mut Notes) -> anyhow::Result<Isola
             Some(why) => why.to_owned(),
             None => format!("{} comes first", chosen.isolation),
         };
-        notes.add(format!("platform {} of the file not taken: {why}", other.isolation));
+        notes.add(format!(
+            "platform {} of the file not taken: {why}",
+            other.isolation
+        ));
     }
     notes.add(format!("platform {} of the file taken", chosen.isolation));
     Ok(chosen.isolation)
@@ -32,7 +40,7 @@ pub(super) fn choose(file: &File<'_>, notes: &mut Notes) -> anyhow::Result<Isola
 /// Why a platform can never be taken without isolation.
 fn reason(platform: &Platform) -> Option<&'static str> {
     if platform.isolation.is_confidential() {
-        return Some("the launch is not isolated (see --isolation)");
+        return Some(ISOLATED);
     }
     (platform.highest_vtl > 0).then_some(VTL2)
 }
@@ -45,8 +53,10 @@ fn nothing_fits(file: &File<'_>, platforms: &[Platform]) -> anyhow::Error {
             Ok(_) => anyhow::anyhow!("the file lists no platform"),
         };
     }
-    let list: Vec<_> =
-        platforms.iter().map(|p| format!("{}: {}", p.isolation, reason(p).unwrap_or("unknown"))).collect();
+    let list: Vec<_> = platforms
+        .iter()
+        .map(|p| format!("{}: {}", p.isolation, reason(p).unwrap_or("unknown")))
+        .collect();
     anyhow::anyhow!(
         "no platform of the file can be launched without isolation, which takes native, or vsm at vtl 0 ({})",
         list.join("; ")

@@ -20,9 +20,15 @@ pub(super) fn apply<'f>(
         Vtl2Base::Vtl2Allocate(_) => bail!("vtl2 (OpenHCL) is not available on this hypervisor"),
         Vtl2Base::Absolute(base) => base,
         Vtl2Base::MemoryLayout(size) => {
-            let region = plan.relocatable.first().context("the file has no relocatable region; drop the option")?;
+            let region = plan
+                .relocatable
+                .first()
+                .context("the file has no relocatable region; drop the option")?;
             let base = fit(region, size, layout)?;
-            notes.add(format!("relocatable region of {} placed at gpa {base:#x}", size_text(region.len)));
+            notes.add(format!(
+                "relocatable region of {} placed at gpa {base:#x}",
+                size_text(region.len)
+            ));
             base
         }
     };
@@ -80,12 +86,24 @@ mod tests {
 
     #[test]
     fn the_highest_base_that_everything_allows_is_chosen() {
-        let c = Config { memory: 5 << 30, ..config() };
+        let c = Config {
+            memory: 5 << 30,
+            ..config()
+        };
         let layout = resolve(&c, Machine::Plain, HostLimits::ASSUMED).unwrap();
         let top = layout.ram[1].end();
-        assert_eq!(fit(&region(0x30_0000, 0, u64::MAX), None, &layout).unwrap(), top - 0x40_0000);
-        assert_eq!(fit(&region(0x30_0000, 0, 1 << 32), None, &layout).unwrap(), 0xC000_0000 - 0x40_0000);
-        assert_eq!(fit(&region(0x30_0000, 0, 0x100_0000), Some(0x80_0000), &layout).unwrap(), 0x80_0000);
+        assert_eq!(
+            fit(&region(0x30_0000, 0, u64::MAX), None, &layout).unwrap(),
+            top - 0x40_0000
+        );
+        assert_eq!(
+            fit(&region(0x30_0000, 0, 1 << 32), None, &layout).unwrap(),
+            0xC000_0000 - 0x40_0000
+        );
+        assert_eq!(
+            fit(&region(0x30_0000, 0, 0x100_0000), Some(0x80_0000), &layout).unwrap(),
+            0x80_0000
+        );
         for (r, size, message) in [
             (
                 region(0x30_0000, 0xC000_0000, 1 << 32),

@@ -30,9 +30,13 @@ pub(crate) fn parse(text: &str) -> Result<EndActionArg, String> {
         None if text == "halt" => Ok(EndActionArg::Halt),
         Some(("exit", code)) => match code.parse() {
             Ok(code) => Ok(EndActionArg::Exit(Some(code))),
-            Err(_) => Err(format!("{code:?} is not an exit code; write a number from 0 to 255")),
+            Err(_) => Err(format!(
+                "{code:?} is not an exit code; write a number from 0 to 255"
+            )),
         },
-        _ => Err(format!("unknown action {text:?}; known are exit, exit:CODE, reset and halt")),
+        _ => Err(format!(
+            "unknown action {text:?}; known are exit, exit:CODE, reset and halt"
+        )),
     }
 }
 

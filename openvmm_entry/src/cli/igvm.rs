@@ -29,7 +29,14 @@ pub(crate) enum IgvmType {
 }
 
 impl IgvmType {
-    const ALL: [Self; 6] = [Self::Uefi, Self::Linux, Self::Test, Self::Auto, Self::OpenHcl, Self::Ovmf];
+    const ALL: [Self; 6] = [
+        Self::Uefi,
+        Self::Linux,
+        Self::Test,
+        Self::Auto,
+        Self::OpenHcl,
+        Self::Ovmf,
+    ];
 
     /// As typed.
     pub(crate) const fn name(self) -> &'static str {
@@ -59,13 +66,17 @@ pub(crate) enum IgvmArgError {
     UnknownType(String),
     #[error("key {0:?} is given twice; give it once (if it belongs to the file name, write path=[FILE])")]
     DuplicateKey(String),
-    #[error("unknown key {0:?}; known keys are type and path (if it belongs to the file name, write path=[FILE])")]
+    #[error(
+        "unknown key {0:?}; known keys are type and path (if it belongs to the file name, write path=[FILE])"
+    )]
     UnknownKey(String),
     #[error("{0:?} is not key=value (if it belongs to the file name, write path=[FILE])")]
     NotKeyValue(String),
     #[error("type={0} has no file; add path=FILE")]
     MissingPath(&'static str),
-    #[error("path= without a type; add type=uefi (or linux, test, auto, openhcl, ovmf), or give the bare file name")]
+    #[error(
+        "path= without a type; add type=uefi (or linux, test, auto, openhcl, ovmf), or give the bare file name"
+    )]
     MissingType,
 }
 
@@ -75,13 +86,21 @@ pub(crate) fn parse(text: &str) -> Result<IgvmArg, IgvmArgError> {
         return Err(IgvmArgError::EmptyFile);
     }
     if !text.starts_with("type=") && !text.starts_with("path=") {
-        return Ok(IgvmArg { kind: None, path: PathBuf::from(text) });
+        return Ok(IgvmArg {
+            kind: None,
+            path: PathBuf::from(text),
+        });
     }
     let mut kind = None;
     let mut path = None;
     for part in split_outside_brackets(text) {
-        let (key, value) = part.split_once('=').ok_or_else(|| IgvmArgError::NotKeyValue(part.into()))?;
-        let value = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| IgvmArgError::NotKeyValue(part.into()))?;
+        let value = value
+            .strip_prefix('[')
+            .and_then(|v| v.strip_suffix(']'))
+            .unwrap_or(value);
         let slot = match key {
             "type" => &mut kind,
             "path" => &mut path,
@@ -96,7 +115,10 @@ pub(crate) fn parse(text: &str) -> Result<IgvmArg, IgvmArgError> {
         .transpose()?;
     match (kind, path) {
         (_, Some("")) => Err(IgvmArgError::EmptyPath),
-        (Some(kind), Some(path)) => Ok(IgvmArg { kind: Some(kind), path: path.into() }),
+        (Some(kind), Some(path)) => Ok(IgvmArg {
+            kind: Some(kind),
+            path: path.into(),
+        }),
         (Some(kind), None) => Err(IgvmArgError::MissingPath(kind.name())),
         (None, _) => Err(IgvmArgError::MissingType),
     }
@@ -120,11 +142,17 @@ mod tests {
     use super::*;
 
     fn typed(kind: IgvmType, path: &str) -> Result<IgvmArg, IgvmArgError> {
-        Ok(IgvmArg { kind: Some(kind), path: path.into() })
+        Ok(IgvmArg {
+            kind: Some(kind),
+            path: path.into(),
+        })
     }
 
     fn bare(path: &str) -> Result<IgvmArg, IgvmArgError> {
-        Ok(IgvmArg { kind: None, path: path.into() })
+        Ok(IgvmArg {
+            kind: None,
+            path: path.into(),
+        })
     }
 
     #[test]
@@ -136,21 +164,38 @@ mod tests {
     #[test]
     fn every_type_is_known_by_its_name() {
         for kind in IgvmType::ALL {
-            assert_eq!(parse(&format!("type={},path=/x/y", kind.name())), typed(kind, "/x/y"));
+            assert_eq!(
+                parse(&format!("type={},path=/x/y", kind.name())),
+                typed(kind, "/x/y")
+            );
         }
     }
 
     #[test]
     fn anything_that_does_not_begin_with_a_key_is_a_file_name() {
-        for name in ["a.bin", "a,b.bin", "x=y.bin", "./type=uefi,path=x", "file=a,path=b", "C:\\a,b.bin", "types=1"] {
+        for name in [
+            "a.bin",
+            "a,b.bin",
+            "x=y.bin",
+            "./type=uefi,path=x",
+            "file=a,path=b",
+            "C:\\a,b.bin",
+            "types=1",
+        ] {
             assert_eq!(parse(name), bare(name));
         }
     }
 
     #[test]
     fn brackets_keep_commas_and_equals_signs_in_a_path() {
-        assert_eq!(parse("type=test,path=[a,type=b.bin]"), typed(IgvmType::Test, "a,type=b.bin"));
-        assert_eq!(parse("path=x[1,2].bin,type=test"), typed(IgvmType::Test, "x[1,2].bin"));
+        assert_eq!(
+            parse("type=test,path=[a,type=b.bin]"),
+            typed(IgvmType::Test, "a,type=b.bin")
+        );
+        assert_eq!(
+            parse("path=x[1,2].bin,type=test"),
+            typed(IgvmType::Test, "x[1,2].bin")
+        );
         assert_eq!(parse("type=test,path=a=b.bin"), typed(IgvmType::Test, "a=b.bin"));
     }
 }

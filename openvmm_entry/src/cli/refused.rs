@@ -39,7 +39,11 @@ impl RefusedArgs {
             (self.vtl2_gfx, "--vtl2-gfx", VTL2),
             (self.vtl2_settings.is_some(), "--vtl2-settings", VTL2),
             (self.no_alias_map, "--no-alias-map", VTL2),
-            (self.late_map_vtl0_policy.is_some(), "--late-map-vtl0-policy", VTL2),
+            (
+                self.late_map_vtl0_policy.is_some(),
+                "--late-map-vtl0-policy",
+                VTL2,
+            ),
             (self.vmbus_redirect, "--vmbus-redirect", VTL2),
             (self.get, "--get", VTL2),
             (self.no_get, "--no-get", VTL2),

@@ -13,9 +13,10 @@ pub(crate) fn parse(text: &str) -> Result<SerialBackend, String> {
         Some(("file", path)) => Ok(SerialBackend::File(path.into())),
         Some(("listen", address)) => match address.strip_prefix("tcp:") {
             None => Ok(SerialBackend::Listen(address.into())),
-            Some(tcp) => tcp.parse().map(SerialBackend::ListenTcp).map_err(|_| {
-                format!("{tcp:?} is not IP:PORT; write for example listen=tcp:127.0.0.1:4444")
-            }),
+            Some(tcp) => tcp
+                .parse()
+                .map(SerialBackend::ListenTcp)
+                .map_err(|_| format!("{tcp:?} is not IP:PORT; write for example listen=tcp:127.0.0.1:4444")),
         },
         _ => Err(format!(
             "unknown serial backend {text:?}; known are console, none, stderr, file=PATH, listen=PATH and \
@@ -36,8 +37,14 @@ mod tests {
             ("stderr", SerialBackend::Stderr),
             ("file=a=b", SerialBackend::File("a=b".into())),
             ("listen=/run/x", SerialBackend::Listen("/run/x".into())),
-            ("listen=tcp:127.0.0.1:4444", SerialBackend::ListenTcp("127.0.0.1:4444".parse().unwrap())),
-            ("listen=tcp:[::1]:1", SerialBackend::ListenTcp("[::1]:1".parse().unwrap())),
+            (
+                "listen=tcp:127.0.0.1:4444",
+                SerialBackend::ListenTcp("127.0.0.1:4444".parse().unwrap()),
+            ),
+            (
+                "listen=tcp:[::1]:1",
+                SerialBackend::ListenTcp("[::1]:1".parse().unwrap()),
+            ),
         ] {
             assert_eq!(parse(text), Ok(backend), "{text}");
         }

@@ -9,7 +9,10 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let (number, suffix) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| bad())?;
     let suffix = suffix.to_ascii_uppercase();
-    let unit = suffix.strip_suffix("IB").or(suffix.strip_suffix('B')).unwrap_or(&suffix);
+    let unit = suffix
+        .strip_suffix("IB")
+        .or(suffix.strip_suffix('B'))
+        .unwrap_or(&suffix);
     let shift = match (unit, suffix.as_str()) {
         ("", "" | "B") => 0,
         ("K", _) => 10,
@@ -18,7 +21,9 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         ("T", _) => 40,
         _ => return Err(bad()),
     };
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is more than 64 bits can count"))
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("{text:?} is more than 64 bits can count"))
 }
 
 /// Parses `-m SIZE` or `-m size=SIZE`. Whether the machine can hold that much is the layout's business.
@@ -48,9 +53,14 @@ mod tests {
 
     #[test]
     fn suffixes_count_in_units_of_1024() {
-        for (text, bytes) in
-            [("4096", 4096), ("4096B", 4096), ("4K", 4096), ("512m", 512 << 20), ("2GB", 2 << 30), ("1TiB", 1 << 40)]
-        {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("4096B", 4096),
+            ("4K", 4096),
+            ("512m", 512 << 20),
+            ("2GB", 2 << 30),
+            ("1TiB", 1 << 40),
+        ] {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
         assert_eq!(parse_memory("size=1GB"), Ok(1 << 30));
@@ -58,9 +68,23 @@ mod tests {
 
     #[test]
     fn what_is_not_a_size_is_refused() {
-        for text in ["", "K", "1.5G", "2X", "-1", "1 G", "2GBB", "1IB", "99999999999999999999", "1GiBB"] {
+        for text in [
+            "",
+            "K",
+            "1.5G",
+            "2X",
+            "-1",
+            "1 G",
+            "2GBB",
+            "1IB",
+            "99999999999999999999",
+            "1GiBB",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert_eq!(parse("20000000T"), Err("\"20000000T\" is more than 64 bits can count".into()));
+        assert_eq!(
+            parse("20000000T"),
+            Err("\"20000000T\" is more than 64 bits can count".into())
+        );
     }
 }

@@ -13,7 +13,12 @@ pub(super) fn check(cli: &Cli) -> Result<(), String> {
     if let Some((name, why)) = cli.refused.first() {
         return Err(format!("{name}: {why}"));
     }
-    if let Some((_, message)) = SOURCES.iter().chain(IGVM).chain(MACHINE).find(|(applies, _)| applies(cli)) {
+    if let Some((_, message)) = SOURCES
+        .iter()
+        .chain(IGVM)
+        .chain(MACHINE)
+        .find(|(applies, _)| applies(cli))
+    {
         return Err((*message).into());
     }
     uefi_switches(cli)?;
@@ -110,20 +115,21 @@ const IGVM: &[Rule] = &[
          in it; drop the option, or write disable",
     ),
     (
-        |c| c.igvm_type().is_none() && matches!(c.boot.igvm_vtl2_relocation_type, Some(Vtl2Base::Vtl2Allocate(_))),
+        |c| {
+            c.igvm_type().is_none()
+                && matches!(c.boot.igvm_vtl2_relocation_type, Some(Vtl2Base::Vtl2Allocate(_)))
+        },
         "--igvm-vtl2-relocation-type vtl2= lets VTL2 choose its memory, and VTL2 (OpenHCL) is not available on this \
          hypervisor; write auto=filesize, absolute=N or disable",
     ),
 ];
 
 /// The machine.
-const MACHINE: &[Rule] = &[
-    (
-        |c| c.machine.deterministic.is_some() && c.machine.hypervisor == "kvm",
-        "--deterministic cannot be combined with --hypervisor kvm, where time is the processor's; use --hypervisor \
+const MACHINE: &[Rule] = &[(
+    |c| c.machine.deterministic.is_some() && c.machine.hypervisor == "kvm",
+    "--deterministic cannot be combined with --hypervisor kvm, where time is the processor's; use --hypervisor \
          soft",
-    ),
-];
+)];
 
 impl Cli {
     fn igvm_type(&self) -> Option<IgvmType> {
@@ -137,7 +143,9 @@ impl Cli {
 
     /// A relocation was asked for, other than "disable".
     fn relocates(&self) -> bool {
-        self.boot.igvm_vtl2_relocation_type.is_some_and(|base| base != Vtl2Base::File)
+        self.boot
+            .igvm_vtl2_relocation_type
+            .is_some_and(|base| base != Vtl2Base::File)
     }
 }
 
@@ -148,7 +156,10 @@ fn uefi_switches(cli: &Cli) -> Result<(), String> {
     let args = &cli.uefi;
     let given = [
         (args.uefi_debug, "--uefi-debug"),
-        (args.uefi_enable_memory_protections, "--uefi-enable-memory-protections"),
+        (
+            args.uefi_enable_memory_protections,
+            "--uefi-enable-memory-protections",
+        ),
         (args.uefi_force_dma_bounce, "--uefi-force-dma-bounce"),
         (args.disable_frontpage, "--disable-frontpage"),
         (args.default_boot_always_attempt, "--default-boot-always-attempt"),
@@ -167,7 +178,9 @@ fn isolation(cli: &Cli) -> Result<(), String> {
     let name = match cli.machine.isolation {
         IsolationArg::None => return Ok(()),
         IsolationArg::Cca => {
-            return Err("--isolation cca needs an AArch64 host, and this program runs x86-64 guests; drop it".into());
+            return Err(
+                "--isolation cca needs an AArch64 host, and this program runs x86-64 guests; drop it".into(),
+            );
         }
         IsolationArg::Vbs => "vbs",
         IsolationArg::Snp => "snp",
@@ -181,6 +194,8 @@ fn isolation(cli: &Cli) -> Result<(), String> {
              the file alone; boot it without isolation, or wait for a later version"
         )
     } else {
-        format!("--isolation {name} is not available yet; nothing weaker is used in its place; drop it to boot without isolation")
+        format!(
+            "--isolation {name} is not available yet; nothing weaker is used in its place; drop it to boot without isolation"
+        )
     })
 }

@@ -30,7 +30,12 @@ fn parse(args: &str) -> Launch {
 
 fn igvm(args: &str) -> (IgvmPayload, Vtl2Base, String) {
     match parse(args).config.load {
-        LoadMode::Igvm { payload, relocation, cmdline, .. } => (payload, relocation, cmdline),
+        LoadMode::Igvm {
+            payload,
+            relocation,
+            cmdline,
+            ..
+        } => (payload, relocation, cmdline),
         other => panic!("{other:?}"),
     }
 }
@@ -45,7 +50,14 @@ fn a_uefi_igvm_gets_the_hyper_v_machine_and_the_default_settings() {
     assert_eq!(c.com[0], SerialBackend::Console);
     assert!(c.com[1..].iter().all(|b| *b == SerialBackend::None));
     assert_eq!(launch.hypervisor, "auto");
-    let LoadMode::Igvm { payload: IgvmPayload::Uefi(settings), relocation, .. } = c.load else { panic!() };
+    let LoadMode::Igvm {
+        payload: IgvmPayload::Uefi(settings),
+        relocation,
+        ..
+    } = c.load
+    else {
+        panic!()
+    };
     assert_eq!(relocation, Vtl2Base::File);
     assert_eq!(
         settings,
@@ -80,23 +92,41 @@ fn every_type_has_its_machine() {
 #[test]
 fn personality_and_type_say_the_same() {
     let direct = igvm("--igvm type=uefi,path=x --disable-frontpage");
-    assert_eq!(igvm("--igvm x --igvm-personality uefi --disable-frontpage"), direct);
-    assert_eq!(igvm("--igvm x --igvm-personality linux-direct").0, IgvmPayload::Linux);
+    assert_eq!(
+        igvm("--igvm x --igvm-personality uefi --disable-frontpage"),
+        direct
+    );
+    assert_eq!(
+        igvm("--igvm x --igvm-personality linux-direct").0,
+        IgvmPayload::Linux
+    );
     assert_eq!(igvm("--igvm x").0, IgvmPayload::Generic);
 }
 
 #[test]
 fn a_uefi_igvm_accepts_disable_as_its_only_relocation() {
-    assert_eq!(igvm("--igvm type=uefi,path=x --igvm-vtl2-relocation-type disable").1, Vtl2Base::File);
-    assert_eq!(igvm("--igvm x --igvm-vtl2-relocation-type absolute=0x4000000").1, Vtl2Base::Absolute(0x400_0000));
-    assert_eq!(igvm("--igvm x --igvm-vtl2-relocation-type auto=filesize").1, Vtl2Base::MemoryLayout(None));
+    assert_eq!(
+        igvm("--igvm type=uefi,path=x --igvm-vtl2-relocation-type disable").1,
+        Vtl2Base::File
+    );
+    assert_eq!(
+        igvm("--igvm x --igvm-vtl2-relocation-type absolute=0x4000000").1,
+        Vtl2Base::Absolute(0x400_0000)
+    );
+    assert_eq!(
+        igvm("--igvm x --igvm-vtl2-relocation-type auto=filesize").1,
+        Vtl2Base::MemoryLayout(None)
+    );
 }
 
 #[test]
 fn uefi_switches_work_with_both_forms_and_mean_the_same() {
     let switches = "--uefi-debug --disable-frontpage --uefi-console-mode com2 --default-boot-always-attempt \
                     --uefi-enable-memory-protections --uefi-force-dma-bounce --com2 none --com1 none";
-    let direct = match parse(&format!("--uefi --uefi-firmware f.fd {switches}")).config.load {
+    let direct = match parse(&format!("--uefi --uefi-firmware f.fd {switches}"))
+        .config
+        .load
+    {
         LoadMode::Uefi { settings, .. } => settings,
         other => panic!("{other:?}"),
     };
@@ -114,8 +144,14 @@ fn uefi_switches_work_with_both_forms_and_mean_the_same() {
             ..UefiSettings::default()
         }
     );
-    assert_eq!(igvm(&format!("--igvm type=uefi,path=x {switches}")).0, IgvmPayload::Uefi(direct.clone()));
-    assert_eq!(igvm(&format!("--igvm type=auto,path=x {switches}")).0, IgvmPayload::Auto(direct));
+    assert_eq!(
+        igvm(&format!("--igvm type=uefi,path=x {switches}")).0,
+        IgvmPayload::Uefi(direct.clone())
+    );
+    assert_eq!(
+        igvm(&format!("--igvm type=auto,path=x {switches}")).0,
+        IgvmPayload::Auto(direct)
+    );
 }
 
 #[test]
@@ -123,15 +159,31 @@ fn the_console_is_com1_unless_another_port_has_it() {
     let com = parse("--igvm x --com2 console").config.com;
     assert_eq!(com[..2], [SerialBackend::None, SerialBackend::Console]);
     let com = parse("--igvm x --com3 stderr").config.com;
-    assert_eq!((&com[0], &com[2]), (&SerialBackend::Console, &SerialBackend::Stderr));
+    assert_eq!(
+        (&com[0], &com[2]),
+        (&SerialBackend::Console, &SerialBackend::Stderr)
+    );
 }
 
 #[test]
 fn end_actions_take_their_own_default_codes() {
-    let on = parse("--igvm x --guest-shutdown-action exit --guest-reset-action halt --guest-crash-action exit").config.on;
-    assert_eq!((on.shutdown, on.reset, on.crash), (EndAction::Exit(0), EndAction::Halt, EndAction::Exit(3)));
-    let on = parse("--igvm x --guest-shutdown-action reset --guest-reset-action exit:9 --guest-crash-action reset").config.on;
-    assert_eq!((on.shutdown, on.reset, on.crash), (EndAction::Reset, EndAction::Exit(9), EndAction::Reset));
+    let on =
+        parse("--igvm x --guest-shutdown-action exit --guest-reset-action halt --guest-crash-action exit")
+            .config
+            .on;
+    assert_eq!(
+        (on.shutdown, on.reset, on.crash),
+        (EndAction::Exit(0), EndAction::Halt, EndAction::Exit(3))
+    );
+    let on = parse(
+        "--igvm x --guest-shutdown-action reset --guest-reset-action exit:9 --guest-crash-action reset",
+    )
+    .config
+    .on;
+    assert_eq!(
+        (on.shutdown, on.reset, on.crash),
+        (EndAction::Reset, EndAction::Exit(9), EndAction::Reset)
+    );
 }
 
 #[test]
@@ -148,7 +200,10 @@ fn command_line_pieces_are_joined() {
 
 #[test]
 fn guids_differ_between_vms_and_repeat_with_a_seed() {
-    assert_ne!(parse("--igvm x").config.bios_guid, parse("--igvm x").config.bios_guid);
+    assert_ne!(
+        parse("--igvm x").config.bios_guid,
+        parse("--igvm x").config.bios_guid
+    );
     let seeded = |seed: &str| parse(&format!("--igvm x --deterministic{seed}")).config;
     assert_eq!(seeded("=5").bios_guid, seeded("=5").bios_guid);
     assert_ne!(seeded("=5").bios_guid, seeded("").bios_guid);
@@ -170,10 +225,16 @@ fn the_firmware_variables_serve_direct_uefi_only() {
     };
     assert_eq!(firmware("--uefi", &general), Ok("general.fd".into()));
     assert_eq!(firmware("--uefi", &both), Ok("x64.fd".into()));
-    assert_eq!(firmware("--uefi --uefi-firmware given.fd", &no_env), Ok("given.fd".into()));
+    assert_eq!(
+        firmware("--uefi --uefi-firmware given.fd", &no_env),
+        Ok("given.fd".into())
+    );
     let missing = "--uefi needs a firmware; add --uefi-firmware FILE or set OPENVMM_UEFI_FIRMWARE";
     assert_eq!(firmware("--uefi", &|_| None), Err(missing.into()));
-    assert_eq!(firmware("--uefi", &|_| Some(OsString::new())), Err(missing.into()));
+    assert_eq!(
+        firmware("--uefi", &|_| Some(OsString::new())),
+        Err(missing.into())
+    );
 }
 
 /// Bad command lines and their exact messages. Values that clap refuses carry its prefix.

@@ -69,7 +69,9 @@ pub(super) fn serve<L: Listener>(
         let (queue, sink) = (queue.clone(), sink.clone());
         move || {
             loop {
-                let served = listener.accept().and_then(|client| serve_client::<L>(client, &queue, &sink));
+                let served = listener
+                    .accept()
+                    .and_then(|client| serve_client::<L>(client, &queue, &sink));
                 if let Err(error) = served {
                     tracing::warn!("serial socket: {error}");
                     // Out of descriptors, most likely: do not spin.

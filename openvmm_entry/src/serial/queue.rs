@@ -32,7 +32,11 @@ pub(super) struct Queue {
 impl Queue {
     /// An empty queue; `name` is for messages.
     pub(super) fn new(name: String) -> Arc<Self> {
-        Arc::new(Self { name, state: Mutex::default(), changed: Condvar::new() })
+        Arc::new(Self {
+            name,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -46,7 +50,10 @@ impl Queue {
         let excess = s.bytes.len().saturating_sub(CAPACITY);
         s.bytes.drain(..excess);
         if excess > 0 && s.attached && !std::mem::replace(&mut s.warned, true) {
-            tracing::warn!("{}: the other side is too slow; output of the guest is being dropped", self.name);
+            tracing::warn!(
+                "{}: the other side is too slow; output of the guest is being dropped",
+                self.name
+            );
         }
         drop(s);
         self.changed.notify_all();

@@ -9,7 +9,12 @@ use std::sync::mpsc;
 
 fn open(backend: SerialBackend) -> Result<(Ports, SerialEnd), SerialError> {
     let (client, _requests) = openvmm_core::rpc::channel();
-    let com = [SerialBackend::None, backend, SerialBackend::None, SerialBackend::None];
+    let com = [
+        SerialBackend::None,
+        backend,
+        SerialBackend::None,
+        SerialBackend::None,
+    ];
     let (ports, [none, end, ..]) = Ports::open(&com, &client)?;
     assert!(none.is_none());
     Ok((ports, end.unwrap()))
@@ -45,9 +50,16 @@ fn a_socket_gives_the_first_client_what_was_written_before_and_serves_a_second()
     for greeting in ["hello", "again"] {
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(greeting.as_bytes()).unwrap();
-        assert_eq!(input.recv_timeout(Duration::from_secs(10)).unwrap(), greeting.as_bytes());
+        assert_eq!(
+            input.recv_timeout(Duration::from_secs(10)).unwrap(),
+            greeting.as_bytes()
+        );
         output.write_all(greeting.as_bytes()).unwrap();
-        let expected = if greeting == "hello" { "early hello" } else { "again" };
+        let expected = if greeting == "hello" {
+            "early hello"
+        } else {
+            "again"
+        };
         let mut seen = vec![0; expected.len()];
         client.read_exact(&mut seen).unwrap();
         assert_eq!(seen, expected.as_bytes());
@@ -58,7 +70,10 @@ fn a_socket_gives_the_first_client_what_was_written_before_and_serves_a_second()
 
 #[test]
 fn a_tcp_port_carries_bytes_both_ways() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let (_ports, end) = open(SerialBackend::ListenTcp(free)).unwrap();
     let (mut output, input) = input_of(end);
     let mut client = TcpStream::connect(free).unwrap();
@@ -95,12 +110,20 @@ fn a_socket_that_nobody_listens_on_is_replaced_and_a_live_one_is_not() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let (_ports, _end) = open(SerialBackend::Listen(path.clone())).unwrap();
     let error = anyhow::Error::from(open(SerialBackend::Listen(path.clone())).unwrap_err());
-    assert_eq!(format!("{error:#}"), format!("--com2 listen={}: Address already in use (os error 98)", path.display()));
+    assert_eq!(
+        format!("{error:#}"),
+        format!(
+            "--com2 listen={}: Address already in use (os error 98)",
+            path.display()
+        )
+    );
 }
 
 #[test]
 fn a_port_that_cannot_be_opened_says_which_and_why() {
-    let error = open(SerialBackend::File("/no/such/dir/x".into())).map(drop).unwrap_err();
+    let error = open(SerialBackend::File("/no/such/dir/x".into()))
+        .map(drop)
+        .unwrap_err();
     assert_eq!(
         format!("{:#}", anyhow::Error::from(error)),
         "--com2 file=/no/such/dir/x: No such file or directory (os error 2)"
