@@ -2,8 +2,9 @@
 //! An owned descriptor with the system that it belongs to.
 
 use crate::error::KvmError;
-use crate::request::{Number, Request};
+use crate::request::{self as rq, Number, Request};
 use crate::sys::{Fd, Node, Sys};
+use kvm_bindings as kb;
 use std::sync::Arc;
 
 /// A descriptor that is closed when this is dropped.
@@ -78,5 +79,31 @@ impl Handle {
         // SAFETY: the caller's promise is the same.
         let answer = unsafe { self.sys.ioctl_pointer(self.fd, request, argument.cast()) };
         answer.map_err(|e| KvmError::new(request.name, e))
+    }
+
+    /// Whether the descriptor has attribute `attr` of `group` (`struct kvm_device_attr`).
+    pub fn has_attribute(&self, group: u32, attr: u64) -> bool {
+        self.attribute(rq::HAS_DEVICE_ATTR, group, attr, &mut 0).is_ok()
+    }
+
+    /// Reads a 64-bit attribute.
+    pub fn get_attribute(&self, group: u32, attr: u64) -> Result<u64, KvmError> {
+        let mut value = 0;
+        self.attribute(rq::GET_DEVICE_ATTR, group, attr, &mut value)?;
+        Ok(value)
+    }
+
+    /// Writes a 64-bit attribute.
+    pub fn set_attribute(&self, group: u32, attr: u64, value: u64) -> Result<(), KvmError> {
+        self.attribute(rq::SET_DEVICE_ATTR, group, attr, &mut { value })
+    }
+
+    fn attribute(&self, request: Number, group: u32, attr: u64, value: &mut u64) -> Result<(), KvmError> {
+        let addr = std::ptr::from_mut(value) as u64;
+        let mut argument = kb::kvm_device_attr { flags: 0, group, attr, addr };
+        // SAFETY: the attributes of this interface are u64, and `value` is one that outlives the call.
+        unsafe { self.pointer(request, &raw mut argument) }
+            .map(drop)
+            .map_err(|e| e.about(format_args!("group {group}, attribute {attr}")))
     }
 }

@@ -27,7 +27,7 @@ pub use real::RealSys;
 pub use request::{Number, Request};
 pub use sys::{Fd, Node, Sys};
 pub use system::{API_VERSION, System, VmType};
-pub use vcpu::{Fpu, Vcpu, XSAVE_BYTES};
+pub use vcpu::{Fpu, Vcpu, host_tsc};
 pub use vm::{MsrRange, Vm};
 
 pub use kvm_bindings as bindings;

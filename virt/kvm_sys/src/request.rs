@@ -89,6 +89,12 @@ pub(crate) const X86_SET_MSR_FILTER: Number =
 pub(crate) const SET_GUEST_DEBUG: Request<kb::kvm_guest_debug> = to_kernel(0x9B, "KVM_SET_GUEST_DEBUG");
 pub(crate) const TRANSLATE: Request<kb::kvm_translation> =
     Request { number: structure(3, 0x85, size_of::<kb::kvm_translation>(), "KVM_TRANSLATE"), argument: PhantomData };
+pub(crate) const SET_DEVICE_ATTR: Number =
+    structure(1, 0xE1, size_of::<kb::kvm_device_attr>(), "KVM_SET_DEVICE_ATTR");
+pub(crate) const GET_DEVICE_ATTR: Number =
+    structure(1, 0xE2, size_of::<kb::kvm_device_attr>(), "KVM_GET_DEVICE_ATTR");
+pub(crate) const HAS_DEVICE_ATTR: Number =
+    structure(1, 0xE3, size_of::<kb::kvm_device_attr>(), "KVM_HAS_DEVICE_ATTR");
 
 #[cfg(test)]
 mod tests {
@@ -97,7 +103,7 @@ mod tests {
     #[test]
     fn numbers_equal_the_ones_the_kernel_header_gives() {
         // Printed by a C program over Debian's <linux/kvm.h>.
-        let known: [(Number, u32); 23] = [
+        let known: [(Number, u32); 26] = [
             (GET_API_VERSION, 0xAE00),
             (CREATE_VM, 0xAE01),
             (CHECK_EXTENSION, 0xAE03),
@@ -121,6 +127,9 @@ mod tests {
             (X86_SET_MSR_FILTER, 0x4188_AEC6),
             (SET_GUEST_DEBUG.number, 0x4048_AE9B),
             (TRANSLATE.number, 0xC018_AE85),
+            (SET_DEVICE_ATTR, 0x4018_AEE1),
+            (GET_DEVICE_ATTR, 0x4018_AEE2),
+            (HAS_DEVICE_ATTR, 0x4018_AEE3),
         ];
         for (request, number) in known {
             assert_eq!(request.number, number, "{}", request.name);

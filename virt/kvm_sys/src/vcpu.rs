@@ -12,8 +12,6 @@ use kvm_bindings as kb;
 use std::io;
 use std::sync::Arc;
 
-/// Bytes of the XSAVE image that KVM exchanges; enough for everything but dynamically enabled features.
-pub const XSAVE_BYTES: usize = 4096;
 /// Words of the legacy (FXSAVE) part of an XSAVE image.
 const LEGACY_WORDS: usize = 512 / 4;
 /// Word of XSTATE_BV, the features whose state the image holds (Intel SDM volume 1, section 13.4.2).
@@ -21,7 +19,8 @@ const XSTATE_BV: usize = LEGACY_WORDS;
 /// x87 and SSE in XSTATE_BV.
 const X87_SSE: u32 = 3;
 
-/// FPU, SSE and extended state as an XSAVE image. `KVM_GET_FPU` is not used: on software-nested KVM it
+/// FPU, SSE and extended state as an XSAVE image of 4096 bytes: enough for everything but features that a
+/// process has to ask its kernel for (AMX), which this program does not. `KVM_GET_FPU` is not used: on software-nested KVM it
 /// loses MXCSR.
 pub struct Fpu(Box<kb::kvm_xsave>);
 
@@ -219,6 +218,20 @@ impl Vcpu {
         self.handle.value(rq::GET_TSC_KHZ, 0).map(|khz| khz as u64)
     }
 
+    /// What KVM adds to the host's time-stamp counter for the guest; `None` before Linux 5.16.
+    pub fn tsc_offset(&self) -> Result<Option<i64>, KvmError> {
+        if !self.handle.has_attribute(kb::KVM_VCPU_TSC_CTRL, kb::KVM_VCPU_TSC_OFFSET.into()) {
+            return Ok(None);
+        }
+        let offset = self.handle.get_attribute(kb::KVM_VCPU_TSC_CTRL, kb::KVM_VCPU_TSC_OFFSET.into())?;
+        Ok(Some(offset as i64))
+    }
+
+    /// Replaces that offset. Software-nested KVM accepts it without effect.
+    pub fn set_tsc_offset(&mut self, offset: i64) -> Result<(), KvmError> {
+        self.handle.set_attribute(kb::KVM_VCPU_TSC_CTRL, kb::KVM_VCPU_TSC_OFFSET.into(), offset as u64)
+    }
+
     /// Asks for breakpoints, or with 0 for none (`KVM_GUESTDBG_*`).
     pub fn set_guest_debug(&mut self, debug: &kb::kvm_guest_debug) -> Result<(), KvmError> {
         self.handle.set(rq::SET_GUEST_DEBUG, debug)
@@ -274,4 +287,11 @@ fn all_done(request: rq::Number, done: i32, msrs: &kb::Msrs) -> Result<(), KvmEr
             Err(KvmError::new(request.name, io::Error::other(text)))
         }
     }
+}
+
+/// The host's time-stamp counter.
+pub fn host_tsc() -> u64 {
+    // SAFETY: RDTSC reads a counter; the host's kernel lets processes execute it (KVM's own users rely on
+    // that), and x86-64 has it always.
+    unsafe { std::arch::x86_64::_rdtsc() }
 }

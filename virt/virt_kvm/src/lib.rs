@@ -19,6 +19,7 @@ mod partition;
 mod probe;
 mod registers;
 mod runner;
+mod tsc;
 
 pub use host::Kvm;
 pub use probe::Probe;

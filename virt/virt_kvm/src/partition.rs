@@ -5,7 +5,8 @@ use crate::cpuid;
 use crate::host::host;
 use crate::msr;
 use crate::probe::{Virtualisation, host_virtualisation};
-use crate::runner::KvmRunner;
+use crate::runner::{KvmRunner, World};
+use crate::tsc::TscBase;
 use guest_memory::GuestMemory;
 use kvm_sys::bindings as kb;
 use kvm_sys::{KvmError, System, Vcpu, Vm, VmType};
@@ -23,6 +24,7 @@ pub(crate) struct KvmPartition {
     config: PartitionConfig,
     signals: Arc<VpSignals>,
     launch: PlainLaunch,
+    tsc: Arc<TscBase>,
     handed_out: bool,
 }
 
@@ -46,7 +48,7 @@ impl KvmPartition {
         }
         let signals = Arc::new(VpSignals::new(config.vp_count));
         let launch = PlainLaunch::new(config.memory.clone(), config.vp_count);
-        Ok(Self { vm, leaves, phys_bits, config, signals, launch, handed_out: false })
+        Ok(Self { vm, leaves, phys_bits, config, signals, launch, tsc: Arc::default(), handed_out: false })
     }
 
     fn runner(&self, vp: u32, bus: &Arc<dyn VpBus>) -> Result<KvmRunner, KvmError> {
@@ -55,10 +57,11 @@ impl KvmPartition {
         vcpu.set_cpuid(&leaves).map_err(|e| e.about(format_args!("vp {vp}")))?;
         let kicker = vcpu.kicker();
         self.signals.set_kick(vp, move || kicker.kick());
-        let world = crate::runner::World {
+        let world = World {
             bus: bus.clone(),
             signals: self.signals.clone(),
             clock: self.config.clock.clone(),
+            tsc: self.tsc.clone(),
             memory: self.config.memory.clone(),
             launch: self.launch.clone(),
             leaves,

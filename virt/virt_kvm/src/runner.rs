@@ -12,6 +12,7 @@ use crate::cpuid;
 use crate::fallback::{Fallback, Stepped};
 use crate::host::host;
 use crate::registers;
+use crate::tsc::{Tsc, TscBase};
 use access::After;
 use chipset_device::VpEvents;
 use guest_memory::GuestMemory;
@@ -28,6 +29,7 @@ pub(crate) struct World {
     pub bus: Arc<dyn VpBus>,
     pub signals: Arc<VpSignals>,
     pub clock: Arc<Clock>,
+    pub tsc: Arc<TscBase>,
     pub memory: GuestMemory,
     pub launch: PlainLaunch,
     pub leaves: Vec<kb::kvm_cpuid_entry2>,
@@ -48,7 +50,7 @@ pub(crate) struct KvmRunner {
     window_known: bool,
     /// RFLAGS.IF as far as it is known outside the guest.
     interrupts_enabled: bool,
-    tsc_khz: u64,
+    tsc: Tsc,
     fallback: Option<Box<Fallback>>,
     /// The breakpoint that the VP stopped at; it is stepped over when the VP is run again.
     pub(crate) stopped_at: Option<u64>,
@@ -71,7 +73,7 @@ fn merge(a: VpEvents, b: VpEvents) -> VpEvents {
 
 impl KvmRunner {
     pub(crate) fn new(vp: VpIndex, vcpu: Vcpu, world: World) -> Result<Self, KvmError> {
-        let tsc_khz = vcpu.tsc_khz()?;
+        let tsc = Tsc::new(&vcpu)?;
         Ok(Self {
             vp,
             vcpu,
@@ -81,7 +83,7 @@ impl KvmRunner {
             unfinished: false,
             window_known: false,
             interrupts_enabled: false,
-            tsc_khz,
+            tsc,
             fallback: None,
             stopped_at: None,
         })
@@ -254,13 +256,6 @@ impl KvmRunner {
         Ok(())
     }
 
-    /// Sets the time-stamp counter to the partition's clock. KVM keeps VPs that are set to nearly the same
-    /// value within a second exactly together.
-    fn follow_clock(&mut self) -> Result<(), RunError> {
-        let tsc = u128::from(self.world.clock.now()) * u128::from(self.tsc_khz) / 1_000_000;
-        self.vcpu.set_msrs(&[(msr::TSC, tsc as u64)]).map_err(host)
-    }
-
     fn check(&self, vp: VpIndex) -> Result<(), RunError> {
         if vp == self.vp { Ok(()) } else { Err(RunError::NoSuchVp(vp)) }
     }
@@ -283,6 +278,8 @@ impl Runner for KvmRunner {
         let given = self.world.launch.state(self.vp);
         self.activity = if self.vp == 0 || given.is_some() { Activity::Running } else { Activity::WaitForSipi };
         self.held = VpEvents::default();
+        self.stopped_at = None;
+        self.tsc.reset();
         self.world.signals.take_attention(self.vp);
         self.clear_events()?;
         let before = self.read()?;
@@ -292,7 +289,7 @@ impl Runner for KvmRunner {
 
     fn run(&mut self) -> Result<VpStop, RunError> {
         let _entered = self.vcpu.enter_thread().map_err(host)?;
-        self.follow_clock()?;
+        self.tsc.follow(&mut self.vcpu, &self.world.tsc, &self.world.clock).map_err(host)?;
         if let Some(stop) = self.leave_breakpoint()? {
             return Ok(stop);
         }

@@ -29,33 +29,37 @@ fn an_interrupt_from_another_thread_wakes_a_halted_vp() {
     assert_eq!(rig.written(0x10), b"ab");
 }
 
+/// `sti`, then a loop until the byte at 0x3000 is at least `count`. Software-nested KVM opens the interrupt
+/// window late when it emulates, so nothing may depend on the exact instruction.
+fn enable_and_wait_for(count: u8) -> Vec<u8> {
+    vec![0xFB, 0x80, 0x3E, 0x00, 0x30, count, 0x72, 0xF9]
+}
+
+/// A handler: out 0x10, `mark`; inc byte [0x3000]; iret.
+fn handler(mark: u8) -> Vec<u8> {
+    code(&[&out(0x10, mark), &[0xFE, 0x06, 0x00, 0x30, 0xCF]])
+}
+
 #[test]
 fn an_interrupt_waits_until_the_guest_enables_them() {
-    // raise 0x40 with IF clear; out 'a'; sti; nop; nop; out 'c'
     let guest =
-        code(&[&out(PORT_RAISE, 0x40), &out(0x10, b'a'), &[0xFB, 0x90, 0x90], &out(0x10, b'c'), STOP, SPIN]);
+        code(&[&out(PORT_RAISE, 0x40), &out(0x10, b'a'), &enable_and_wait_for(1), &out(0x10, b'c'), STOP, SPIN]);
     let Some(mut rig) = real_mode(&guest) else { return };
     rig.set_vector(0x40, 0x2000);
-    rig.memory.write(0x2000, &code(&[&out(0x10, b'b'), &[0xCF]])).unwrap();
+    rig.memory.write(0x2000, &handler(b'b')).unwrap();
     assert_eq!(rig.run(), VpStop::Requested);
     assert_eq!(rig.written(0x10), b"abc");
 }
 
 #[test]
 fn two_waiting_vectors_are_both_delivered() {
-    let guest = code(&[
-        &out(PORT_RAISE, 0x40),
-        &out(PORT_RAISE, 0x41),
-        &[0xFB, 0x90, 0x90, 0x90],
-        &out(0x10, b'.'),
-        &[0xFA],
-        STOP,
-    ]);
+    let raise = code(&[&out(PORT_RAISE, 0x40), &out(PORT_RAISE, 0x41)]);
+    let guest = code(&[&raise, &enable_and_wait_for(2), &out(0x10, b'.'), &[0xFA], STOP]);
     let Some(mut rig) = real_mode(&guest) else { return };
     rig.set_vector(0x40, 0x2000);
     rig.set_vector(0x41, 0x2100);
-    rig.memory.write(0x2000, &code(&[&out(0x10, b'0'), &[0xCF]])).unwrap();
-    rig.memory.write(0x2100, &code(&[&out(0x10, b'1'), &[0xCF]])).unwrap();
+    rig.memory.write(0x2000, &handler(b'0')).unwrap();
+    rig.memory.write(0x2100, &handler(b'1')).unwrap();
     assert_eq!(rig.run(), VpStop::Requested);
     assert_eq!(rig.written(0x10), b"01.");
 }

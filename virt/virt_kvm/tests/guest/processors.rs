@@ -51,17 +51,11 @@ fn init_sends_the_boot_processor_to_its_reset_vector_and_keeps_its_mtrrs() {
     state.mtrr.def_type = 0xC06;
     rig.load(SPIN, &state);
     rig.bus.log().events.entry(0).or_default().init = true;
-    rig.signals.set_stop(false);
-    let signals = rig.signals.clone();
-    let stopper = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(50));
-        signals.set_stop(true);
-    });
-    // The reset vector has no memory behind it, so the guest runs into all ones or stops; either way it
-    // has left the loop at 0x1000.
-    let _ = rig.run();
-    stopper.join().unwrap();
+    // The reset vector has no memory behind it: all ones, which is #UD.
+    rig.set_vector(6, 0x2000);
+    rig.memory.write(0x2000, STOP).unwrap();
+    assert_eq!(rig.run(), VpStop::Requested);
     let s = rig.state();
-    assert_ne!(s.rip, 0x1000);
+    assert_eq!((s.rip, s.gpr[gpr::RSP]), (0x2002, 0xFFFA), "it took #UD on the stack of reset state");
     assert_eq!((s.gpr[gpr::RBX], s.mtrr.def_type), (0, 0xC06));
 }

@@ -3,8 +3,10 @@
 
 use guest_memory::GuestMemory;
 use std::collections::{HashMap, VecDeque};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use virt::{Clock, Hypervisor, Partition, PartitionConfig, Runner, TimerQueue, VpBus, VpIndex, VpSignals, VpStop};
 use virt_kvm::Kvm;
 use x86defs::cpuid::CpuidEntry;
@@ -20,6 +22,8 @@ pub(crate) const PORT_START: u16 = 0xE1;
 pub(crate) const PORT_NMI: u16 = 0xE2;
 /// Where guests are put and start.
 pub(crate) const ENTRY: u64 = 0x1000;
+/// No guest here needs this long.
+const TOO_LONG: Duration = Duration::from_secs(20);
 /// RAM of the small guests: up to the hole at 640 KiB, where MMIO is.
 const RAM: u64 = 0xA0000;
 
@@ -211,10 +215,21 @@ impl Rig {
         self.memory.write(u64::from(vector) * 4, &u32::from(offset).to_le_bytes()).unwrap();
     }
 
-    /// Runs VP 0 on this thread until it stops.
+    /// Runs VP 0 on this thread until it stops; a guest that hangs is stopped after a while.
     pub(crate) fn run(&mut self) -> VpStop {
         self.clock.start();
-        self.runners[0].run().unwrap()
+        let (done, ended) = std::sync::mpsc::channel::<()>();
+        let signals = self.signals.clone();
+        let watchdog = std::thread::spawn(move || {
+            if ended.recv_timeout(TOO_LONG) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("the guest hangs; stopping it");
+                signals.set_stop(true);
+            }
+        });
+        let stop = self.runners[0].run().unwrap();
+        drop(done);
+        watchdog.join().unwrap();
+        stop
     }
 
     /// Runs every VP on a thread of its own; the runners come back when they are joined.

@@ -57,6 +57,10 @@ fn the_time_stamp_counter_stands_still_while_the_clock_does() {
     let passed = rig.clock.now() - before;
     let second = tsc(rig.state());
     assert!(second > first);
+    if !crate::rig::kvm().unwrap().probe().unwrap().hardware {
+        eprintln!("not checked: software-nested kvm cannot shift the time-stamp counter");
+        return;
+    }
     // At most 6 GHz over the time that really passed for the guest.
     assert!(second - first < 6 * (passed + 20_000_000), "{} cycles in {passed} ns", second - first);
 }
