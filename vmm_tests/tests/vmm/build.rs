@@ -235,7 +235,7 @@ fn bad_manifests_and_command_lines_are_refused_with_their_message() {
             &flat(movable),
             &["-r", &blob, "--platform", "native"],
             2,
-            "m.json:1:40: platform native cannot be relocatable; use --platform vsm",
+            "m.json:1:41: platform native cannot be relocatable; use --platform vsm",
         ),
     ];
     for (text, options, code, message) in table {

@@ -8,5 +8,7 @@
 mod bad_files;
 mod build;
 mod command_lines;
+mod console;
 mod images;
 mod interop;
+mod uefi;
