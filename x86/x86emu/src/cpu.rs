@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The processor as its embedder sees it, and the run loop.
 //!
-//! Always true: `run` retires exactly as many instructions as it says; events are looked at between
+//! Always true: `run` retires at most its budget and counts exactly; events are looked at between
 //! blocks; two runs with the same inputs at the same instruction counts are the same.
 //! Not here: anything that depends on an instruction.
 
@@ -46,6 +46,9 @@ impl std::fmt::Debug for Cpu {
         write!(f, "Cpu {{ cs {:#x}, rip {:#x}, retired {} }}", self.core.seg[CS].selector, self.rip(), self.retired())
     }
 }
+
+/// What a slice of a long string instruction takes from the budget.
+const YIELD_COST: u64 = 4096;
 
 /// How one block ended.
 enum Ended {
@@ -152,7 +155,8 @@ impl Cpu {
         gpa
     }
 
-    /// Runs until `budget` instructions are retired or something else ends it.
+    /// Runs until `budget` instructions are retired or something else ends it. Exceptions, interrupts and
+    /// slices of long string instructions use up budget too, so `Exit::Budget` may come with fewer retired.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
         self.core.limit = self.core.icount.saturating_add(budget);
         self.see_other_processors();
@@ -404,12 +408,16 @@ impl Cpu {
             }
             Why::Yield => {
                 c.gpr[RIP] = here;
+                c.limit = c.limit.saturating_sub(YIELD_COST);
                 None
             }
         }
     }
 
+    /// Delivers an exception or interrupt. It retires nothing but uses up budget, so that a guest whose
+    /// handler cannot be fetched does not keep `run` for ever.
     fn raise(&mut self, bus: &mut dyn Bus, fault: Fault, source: Source) -> Option<Exit> {
+        self.core.limit = self.core.limit.saturating_sub(1);
         self.core.raise(bus, fault, source).err().map(|()| Exit::TripleFault)
     }
 

@@ -391,12 +391,20 @@ impl Core {
             return Ok(unsafe { T::exchange(la.wrapping_add(e.addend) as *mut u8, old, new) });
         }
         self.probe_write(bus, la, T::SIZE)?;
-        // Code pages, MMIO and split accesses: atomic against processors on this thread only.
-        if self.load_slow::<T>(bus, la)? != old {
+        // Code pages, MMIO and split accesses: atomic against processors on this thread only. Devices are
+        // read once, by the caller.
+        let last = la.wrapping_add(T::SIZE - 1) & self.lin_mask;
+        let device = self.is_device(bus, la & self.lin_mask)? || self.is_device(bus, last)?;
+        if !device && self.load_slow::<T>(bus, la)? != old {
             return Ok(false);
         }
         self.store_slow(bus, la, new)?;
         Ok(true)
+    }
+
+    /// Whether stores to `la` go to the bus.
+    fn is_device(&mut self, bus: &mut dyn Bus, la: u64) -> Result<bool, Stop> {
+        Ok(self.target(bus, la, Access::Write)?.page.is_none_or(|p| !p.writable))
     }
 
     #[cold]
