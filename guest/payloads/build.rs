@@ -24,15 +24,18 @@ struct Payload {
 /// Every payload. The addresses are part of `guest_protocol`'s contract and checked by the library's
 /// tests.
 const PAYLOADS: &[Payload] = &[
-    Payload {
-        name: "uefi_probe",
-        base: 0x6E_2000,
-    },
-    Payload {
-        name: "first_byte",
-        base: 0x10_0000,
-    },
+    at("uefi_probe", 0x6E_2000),
+    at("first_byte", 0x10_0000),
+    at("test_suite", 0x20_0000),
+    at("igvm_probe", 0),
+    at("spin", 0x20_0000),
+    at("triple_fault", 0x20_0000),
+    at("unhandled_instruction", 0x20_0000),
 ];
+
+const fn at(name: &'static str, base: u64) -> Payload {
+    Payload { name, base }
+}
 
 /// Flags of everything that is compiled for the guest.
 const COMPILE: &[&str] = &[

@@ -9,7 +9,9 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod flat;
 mod hash;
+pub mod igvm_probe;
 pub mod ports;
 pub mod report;
 pub mod uefi_image;

@@ -18,6 +18,7 @@ pub mod ap;
 pub mod cmos;
 pub mod cpu;
 pub mod entry;
+pub mod fault;
 pub mod fdt;
 pub mod lapic;
 pub mod memory;

@@ -95,7 +95,11 @@ pub(crate) fn check_image() {
         None => check("image-marks", true, format_args!("{marks} of {marks}")),
         Some((gpa, _)) => {
             let there = marks - wrong().count();
-            check("image-marks", false, format_args!("{there} of {marks}, the first is missing at {gpa:#x}"));
+            check(
+                "image-marks",
+                false,
+                format_args!("{there} of {marks}, the first is missing at {gpa:#x}"),
+            );
         }
     }
     let signature = memory::read_u32(uefi_image::SEC_VOLUME_GPA + 40);

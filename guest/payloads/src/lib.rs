@@ -7,6 +7,7 @@
 //! (`guest_protocol::report`).
 #![forbid(unsafe_code)]
 
+pub mod plan;
 pub mod uefi_probe;
 
 /// Offset of the 64-bit entry in every flat image.
@@ -23,3 +24,14 @@ pub(crate) use built;
 pub const FIRST_BYTE_ELF: &[u8] = built!("first_byte.elf");
 /// The same, flat: 32-bit or 64-bit code from its first byte on, position independent.
 pub const FIRST_BYTE: &[u8] = built!("first_byte.bin");
+
+/// Named cases for `type=test`, flat, linked at `guest_protocol::flat::IMAGE_GPA`.
+pub const TEST_SUITE: &[u8] = built!("test_suite.bin");
+/// Spins, flat, linked there too.
+pub const SPIN: &[u8] = built!("spin.bin");
+/// Crashes, flat, linked there too.
+pub const TRIPLE_FAULT: &[u8] = built!("triple_fault.bin");
+/// Executes an instruction that no emulator of ring 0 knows, flat, linked there too.
+pub const UNHANDLED_INSTRUCTION: &[u8] = built!("unhandled_instruction.bin");
+/// Checks an IGVM launch, flat, position independent; 32-bit entry at 0.
+pub const IGVM_PROBE: &[u8] = built!("igvm_probe.bin");

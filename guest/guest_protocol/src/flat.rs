@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT
+//! How flat payloads (`test_suite`, `spin`, `triple_fault`, `unhandled_instruction`) are entered.
+//!
+//! Always true: linked at [`IMAGE_GPA`]; entered in 64-bit mode at `ENTRY64_OFFSET` with at least the
+//! first 4 GiB identity mapped, by any state that gives that. Registers name what else there is; 0 means
+//! not there, so a VMM that sets none of them is right too.
+
+/// First byte of the image, where it is linked.
+pub const IMAGE_GPA: u64 = 0x20_0000;
+/// Six page table pages, and after them a page with the GDT.
+pub const TABLES_GPA: u64 = 0x18_0000;
+/// Command line, NUL-terminated: one page, in RSI.
+pub const COMMAND_LINE_GPA: u64 = 0x18_8000;
+/// MADT: two pages, in R8.
+pub const MADT_GPA: u64 = 0x18_A000;
+/// Free memory for tests, from here to [`FREE_END`].
+pub const FREE_GPA: u64 = 0x80_0000;
+/// End of the free memory; a VM for a flat payload has at least this much RAM.
+pub const FREE_END: u64 = 0x100_0000;
+/// Key of the command line argument that names a case of `test_suite` which shall fail.
+pub const FAIL_ARGUMENT: &str = "fail";
