@@ -10,10 +10,10 @@ use crate::fit;
 use crate::load::{Loaded, Payload};
 use anyhow::Context;
 use launch_plan::{Contents, HostValues, StepKind};
-use openvmm_defs::{Config, GpaRange, LoadMode, MemoryLayout, SerialBackend, UefiSettings};
+use openvmm_defs::{Config, GpaRange, LoadMode, Machine, MemoryLayout, SerialBackend, UefiSettings};
 use vm_loaders::params::{self, ParamInputs};
 use vm_loaders::uefi::config::{self, BlobInputs};
-use vm_loaders::{acpi, uefi};
+use vm_loaders::{acpi, linux, uefi};
 use x86defs::paging::PAGE_SIZE;
 
 /// What stays the same over all launches of a VM.
@@ -38,6 +38,8 @@ pub(crate) fn collect(
         fit::check_ram(facts.layout, GpaRange::new(hand_over.gpa, len)).context("uefi config blob")?;
         values.hand_over = Some(hand_over);
         values.registers = uefi::host_registers(facts.layout);
+    } else if facts.layout.machine == Machine::Linux {
+        values.registers = linux::host_registers(facts.layout);
     }
     Ok(values)
 }

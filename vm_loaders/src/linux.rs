@@ -14,9 +14,11 @@ mod boot_params;
 mod bzimage;
 mod elf;
 mod memory;
+mod mtrr;
 mod pvh;
 
 pub use memory::{ACPI_GPA, ACPI_ROOM, COMMAND_LINE_GPA, COMMAND_LINE_ROOM, ZERO_PAGE_GPA};
+pub use mtrr::host_registers;
 pub use pvh::START_INFO_MAGIC;
 
 use crate::acpi::{self, AcpiSet, SetError};

@@ -6,12 +6,12 @@
 //! byte and the FACS is 64-byte aligned. Not here: reserving the memory (`crate::linux`).
 
 use super::dsdt::dsdt;
-use super::table::HV;
+use super::table::{HV, Table};
 use super::{madt, mcfg};
 use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
-use acpi_tables::{Aml, rsdp::Rsdp, xsdt::XSDT};
+use acpi_tables::{Aml, rsdp::Rsdp};
 use openvmm_defs::MemoryLayout;
 
 /// Where the machines' fixed hardware is, as tables and device trees say it.
@@ -75,13 +75,11 @@ pub fn linux_set(layout: &MemoryLayout, gpa: u32, room: u64) -> Result<AcpiSet, 
     let dsdt = block.place(&dsdt(layout));
     let mut tables = vec![block.place(&fadt(dsdt, facs)), block.place(&madt(layout))];
     tables.extend(mcfg(layout).map(|table| block.place(&table)));
-    let mut xsdt = XSDT::new(*HV.oem_id, *HV.table_id, HV.oem_revision);
+    let mut xsdt = Table::new(b"XSDT", 1, &HV);
     for table in tables {
-        xsdt.add_entry(table);
+        xsdt.u64(table);
     }
-    let mut bytes = Vec::new();
-    xsdt.to_aml_bytes(&mut bytes);
-    let xsdt = block.place(&bytes);
+    let xsdt = block.place(&xsdt.finish());
     let mut rsdp = Vec::new();
     Rsdp::new(*HV.oem_id, xsdt).to_aml_bytes(&mut rsdp);
     block.bytes[..rsdp.len()].copy_from_slice(&rsdp);
@@ -157,6 +155,7 @@ fn fadt(dsdt: u64, facs: u64) -> Vec<u8> {
     );
     fadt.reset_value = 1;
     fadt.creator_id = *HV.creator_id;
+    fadt.creator_revision = HV.creator_revision.to_le_bytes();
     let mut bytes = Vec::new();
     fadt.finalize().to_aml_bytes(&mut bytes);
     bytes

@@ -202,6 +202,7 @@ fn set_can_be_walked_from_its_rsdp() {
     let signatures: Vec<&[u8]> = tables.iter().map(|table| &table[..4]).collect();
     assert_eq!(signatures, [b"FACP", b"APIC", b"MCFG"]);
     assert!(tables.iter().all(|table| checksum(table) == 0));
+    tables.iter().chain([&xsdt]).for_each(|table| hv_header(table));
     let fadt = tables[0];
     check(table_at(&set, u64_at(fadt, 140)), b"DSDT", 2);
     let facs_gpa = u32::from_le_bytes(fadt[36..40].try_into().unwrap());
