@@ -8,6 +8,7 @@
 //! (`openvmm_core`, `vm_loaders`), writing guest memory.
 
 mod hand_over;
+mod runs;
 
 use crate::plan::{
     Contents, ExpectMemory, Import, Isolation, LaunchPlan, Origin, PageKind, ParameterArea, ParameterKind,

@@ -114,6 +114,7 @@ impl<'a> PlanBuilder<'a> {
                 endorsements: Default::default(),
                 relocatable: Vec::new(),
                 page_tables: None,
+                source: None,
                 steps: Vec::new(),
             },
             claimed: RangeSet::default(),

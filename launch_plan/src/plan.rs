@@ -393,6 +393,9 @@ pub struct LaunchPlan<'a> {
     pub relocatable: Vec<RelocatableRegion>,
     /// The page tables to fix when it moves.
     pub page_tables: Option<PageTableRegion>,
+    /// The bytes that most contents are borrowed from, such as a mapped file. Pages that lie side by side
+    /// in it can be copied together ([`crate::BoundPlan::runs`]). No part of equality.
+    pub source: Option<&'a [u8]>,
     pub(crate) steps: Vec<Step<'a>>,
 }
 

@@ -339,6 +339,64 @@ fn a_native_context_is_applied_whole() {
     assert_eq!((state.ss, state.rip, state.efer), (segment(16), 0x10_0000, 0x500));
 }
 
+#[test]
+fn runs_join_what_lies_side_by_side_and_nothing_else() {
+    let source: &'static [u8] = (0..0x6000u32).map(|n| (n >> 8) as u8).collect::<Vec<_>>().leak();
+    let page = |gpa, at: Option<usize>, len: usize| Import {
+        kind: PageKind::Measured,
+        contents: at.map_or(Contents::Zero, |at| Contents::borrowed(&source[at..at + len])),
+        ..area(gpa, 0x1000, &[], vec![])
+    };
+    let imports = vec![
+        page(0x1000, Some(0), 0x1000),
+        page(0x2000, Some(0x1000), 0x1000),
+        page(0x3000, Some(0x2000), 0x800), // short: ends its run
+        page(0x4000, Some(0x2800), 0x1000),
+        page(0x5000, Some(0x5000), 0x1000), // elsewhere in the source
+        page(0x6000, None, 0),
+        page(0x7000, None, 0),
+        Import {
+            kind: PageKind::Shared,
+            ..page(0x8000, None, 0)
+        },
+        page(0xA000, None, 0),
+    ];
+    let mut plan = plan_of(Isolation::Native, imports);
+    let host = HostValues::new(1);
+    let separate = plan.bind(&host).unwrap().runs().count();
+    plan.source = Some(source);
+    let bound = plan.bind(&host).unwrap();
+    let runs: Vec<_> = bound
+        .runs()
+        .map(|run| (run.gpa, run.len, run.data.map(<[u8]>::len)))
+        .collect();
+    let zero = |gpa, len| (gpa, len, None);
+    assert_eq!(
+        runs,
+        [
+            (0x1000, 0x3000, Some(0x2800)),
+            (0x4000, 0x1000, Some(0x1000)),
+            (0x5000, 0x1000, Some(0x1000)),
+            zero(0x6000, 0x2000),
+            zero(0x8000, 0x1000),
+            zero(0xA000, 0x1000),
+        ]
+    );
+    assert_eq!(separate, 8);
+    let mut joined = vec![0; 0xB000];
+    let mut single = joined.clone();
+    for (imports, memory) in [
+        (bound.runs().collect::<Vec<_>>(), &mut joined),
+        (bound.imports().collect(), &mut single),
+    ] {
+        for import in imports {
+            let data = import.data.unwrap_or(&[]);
+            memory[import.gpa as usize..][..data.len()].copy_from_slice(data);
+        }
+    }
+    assert!(joined == single);
+}
+
 proptest! {
     #[test]
     fn binding_never_changes_measured_contents(

@@ -68,6 +68,7 @@ pub(super) fn interpret<'a>(
     facts.shared_gpa_boundary = platform.shared_gpa_boundary;
     let mut builder = PlanBuilder::new(facts);
     builder.reserve(file.headers().len());
+    builder.plan_mut().source = Some(file.bytes());
     let mut interpreter = Interpreter {
         file,
         platform,

@@ -221,6 +221,7 @@ impl Mover {
     ) -> Result<LaunchPlan<'a>, RelocateError> {
         let mut builder = PlanBuilder::new(plan.facts.clone());
         builder.plan_mut().endorsements = plan.endorsements.clone();
+        builder.plan_mut().source = plan.source;
         builder.reserve(plan.steps().len());
         let root = self.root(plan);
         for step in plan.steps() {
