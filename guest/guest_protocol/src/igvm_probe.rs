@@ -10,7 +10,7 @@ pub const BASE_GPA: u64 = 0x40_0000;
 /// Length of the region that moves, in bytes. The page tables follow it: IGVM keeps them in a region of
 /// their own, which moves by the same distance.
 pub const REGION_LEN: u64 = 0x40_0000;
-/// RAM that the image requires from its base on.
+/// RAM that the image requires from its base on, page tables included.
 pub const REQUIRED_LEN: u64 = PAGE_TABLES + PAGE_TABLE_ROOM * 0x1000;
 /// Alignment of the base.
 pub const ALIGNMENT: u64 = 0x20_0000;

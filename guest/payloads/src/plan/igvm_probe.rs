@@ -39,7 +39,10 @@ const BASE: u64 = contract::BASE_GPA;
 /// The plan at the file's own addresses.
 pub fn igvm_probe_plan(options: IgvmProbeOptions) -> Result<LaunchPlan<'static>, PlanError> {
     let mut builder = PlanBuilder::new(PlatformFacts::new(options.isolation, Arch::X64));
-    for (gpa, len) in [(0, 0xA_0000), (BASE, contract::REQUIRED_LEN)] {
+    // The trampoline and whatever else real mode needs; the region; its page tables.
+    let tables = BASE + contract::PAGE_TABLES;
+    let tables_len = contract::PAGE_TABLE_ROOM * PAGE_SIZE;
+    for (gpa, len) in [(0, 0xA_0000), (BASE, contract::REGION_LEN), (tables, tables_len)] {
         let expect = ExpectMemory {
             gpa,
             len,
@@ -48,7 +51,6 @@ pub fn igvm_probe_plan(options: IgvmProbeOptions) -> Result<LaunchPlan<'static>,
         builder.expect_memory(expect, Origin::Host("igvm_probe's memory"))?;
     }
     let measured = PageKind::Measured;
-    let tables = BASE + contract::PAGE_TABLES;
     add_pages(
         &mut builder,
         "igvm_probe",
