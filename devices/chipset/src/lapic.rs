@@ -241,8 +241,8 @@ impl LapicSet {
         }
     }
 
-    /// Whether anything waits for `vp`, and takes what can be taken. An INIT comes alone, so that a SIPI
-    /// behind it is seen by the next poll.
+    /// Whether anything waits for `vp`, and takes what can be taken. A SIPI beside an INIT came after it; an
+    /// NMI beside one is dropped, because the VP is waiting for a SIPI by then.
     pub fn poll(&self, vp: VpIndex) -> VpEvents {
         let Some(lapic) = self.get(vp) else {
             return VpEvents::default();
@@ -255,17 +255,14 @@ impl LapicSet {
             };
         }
         self.with(vp, |r| {
-            if std::mem::take(&mut r.init_pending) {
-                r.nmi_pending = false;
-                return VpEvents {
-                    init: true,
-                    ..Default::default()
-                };
-            }
+            let (init, nmi) = (
+                std::mem::take(&mut r.init_pending),
+                std::mem::take(&mut r.nmi_pending),
+            );
             VpEvents {
-                init: false,
+                init,
                 sipi: r.sipi_pending.take(),
-                nmi: std::mem::take(&mut r.nmi_pending),
+                nmi: nmi && !init,
                 interrupt: self.summary(r) & EVENT_INTERRUPT != 0,
             }
         })
