@@ -87,7 +87,7 @@ pub fn extra_ram(
         match &step.kind {
             StepKind::VpContext(_) => {}
             StepKind::ExpectMemory(expect) => {
-                required(layout, GpaRange::new(expect.gpa, expect.len), origin)?
+                required(layout, GpaRange::new(expect.gpa, expect.len), origin)?;
             }
             StepKind::Import(import) => {
                 place(
@@ -99,7 +99,7 @@ pub fn extra_ram(
                 )?;
             }
             &StepKind::ErrorRange { gpa, len } => {
-                place(layout, rule, GpaRange::new(gpa, len), origin, &mut extra)?
+                place(layout, rule, GpaRange::new(gpa, len), origin, &mut extra)?;
             }
         }
     }

@@ -1,5 +1,20 @@
 // SPDX-License-Identifier: MIT
-//! The worker.
+//! The worker: builds one VM from its configuration, launches it and runs it to its end.
+//!
+//! The outline is `run_vm` in `vm`: open the files, decide what they are, resolve the layout, plan,
+//! allocate, make partition and devices, collect the host's values, bind, apply, dispatch. A reset zeroes
+//! RAM, resets devices and VPs, and does the last four again.
+//!
+//! ```text
+//! entry thread (a client) --- typed verbs ---> vm thread: dispatch (one tokio task)
+//!                                                |  run, reset, state        ^ stopped, power, died
+//!                                                v                           |
+//!                                             vp threads (one per runner)   timer thread
+//! ```
+//!
+//! Always true: no hypervisor is named here; VP threads never wait for the worker inside the guest; a
+//! library user may drive a VM with [`rpc::VmClient`] alone.
+//! Not here: the command line, terminals and sockets (`openvmm_entry`), device models, file formats.
 #![forbid(unsafe_code)]
 
 mod dispatch;

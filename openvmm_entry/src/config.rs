@@ -27,6 +27,8 @@ pub(crate) struct UsageError(pub(crate) String);
 pub(crate) struct Launch {
     /// The VM.
     pub(crate) config: Config,
+    /// Random bytes for the VM; its GUID has been drawn from here.
+    pub(crate) entropy: EntropySource,
     /// `--hypervisor`.
     pub(crate) hypervisor: String,
     /// `--dry-run`.
@@ -67,7 +69,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
             settings,
         },
     };
-    let mut guid_source = EntropySource::new(cli.machine.deterministic);
+    let mut entropy = EntropySource::new(cli.machine.deterministic);
     let config = Config {
         machine: machine(&load),
         test_exit: cli.machine.test_exit
@@ -84,12 +86,13 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         isolation: cli.machine.isolation.into(),
         com,
         on: end_actions(&cli.run),
-        bios_guid: bios_guid(&mut guid_source)?,
+        bios_guid: bios_guid(&mut entropy)?,
         deterministic: cli.machine.deterministic,
         paused: cli.run.paused,
     };
     Ok(Launch {
         config,
+        entropy,
         hypervisor: cli.machine.hypervisor,
         dry_run: cli.run.dry_run,
         report: cli.run.report,

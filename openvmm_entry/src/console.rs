@@ -64,23 +64,53 @@ fn serve(stdin: &mut StdinLock<'_>, sink: &InputSink, client: &VmClient) -> std:
 /// Carries out lines until an empty one, or until the VM is gone.
 fn prompt(input: &mut impl BufRead, client: &VmClient) -> std::io::Result<()> {
     let mut err = std::io::stderr();
+    let mut lines = Lines::default();
     writeln!(err)?;
     loop {
         write!(err, "openvmm> ")?;
         err.flush()?;
-        let mut line = String::new();
-        // Ctrl-C at the prompt is a key that drops the line.
-        if input.read_line(&mut line)? == 0 || line.trim().is_empty() {
+        let Some(line) = lines.next(input)? else {
             return Ok(());
-        }
+        };
+        // Ctrl-C at the prompt is a key that drops the line.
         if line.contains('\u{3}') {
             continue;
+        }
+        if line.trim().is_empty() {
+            return Ok(());
         }
         match Command::parse(&line).map(|command| command.carry_out(client)) {
             Err(text) => writeln!(err, "{text}")?,
             Ok(Err(VerbError::Gone)) => return Ok(()),
             Ok(Err(error)) => writeln!(err, "{error}")?,
             Ok(Ok(text)) => write!(err, "{text}")?,
+        }
+    }
+}
+
+/// Lines that end with a newline, a carriage return (what was typed while the terminal was still raw), or
+/// both.
+#[derive(Default)]
+struct Lines {
+    after_return: bool,
+}
+
+impl Lines {
+    /// The next line; `None` at the end of input.
+    fn next(&mut self, input: &mut impl BufRead) -> std::io::Result<Option<String>> {
+        let mut line = Vec::new();
+        loop {
+            let mut byte = [0];
+            if input.read(&mut byte)? == 0 {
+                return Ok((!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned()));
+            }
+            let second_half = byte[0] == b'\n' && self.after_return && line.is_empty();
+            self.after_return = byte[0] == b'\r';
+            match byte[0] {
+                _ if second_half => {}
+                b'\n' | b'\r' => return Ok(Some(String::from_utf8_lossy(&line).into_owned())),
+                other => line.push(other),
+            }
         }
     }
 }
@@ -202,6 +232,17 @@ mod tests {
             Command::parse("memory x\n").unwrap_err(),
             "\"x\" is not a number; write decimal or 0x"
         );
+    }
+
+    #[test]
+    fn lines_end_with_either_key_or_both() {
+        let mut input = &b"a\rb\nc\r\nd\n\r\ne"[..];
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        while let Some(line) = lines.next(&mut input).unwrap() {
+            seen.push(line);
+        }
+        assert_eq!(seen, ["a", "b", "c", "d", "", "e"]);
     }
 
     #[test]

@@ -7,7 +7,6 @@ use crate::serial::Ports;
 use crate::signals;
 use crate::terminal::RawTerminal;
 use anyhow::Context;
-use openvmm_core::entropy::EntropySource;
 use openvmm_core::layout::HostLimits;
 use openvmm_core::rpc::{self, VerbError};
 use openvmm_core::{VmOptions, dry_run, spawn};
@@ -17,12 +16,12 @@ use openvmm_defs::SerialBackend;
 pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
     let Launch {
         config,
+        entropy,
         hypervisor,
+        dry_run: dry,
         report,
-        ..
     } = launch;
-    let entropy = EntropySource::new(config.deterministic);
-    if launch.dry_run {
+    if dry {
         print!(
             "{}",
             dry_run(&config, HostLimits::ASSUMED, entropy, report.as_deref())?

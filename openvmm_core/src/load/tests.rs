@@ -124,7 +124,7 @@ fn native_comes_before_vsm_and_every_other_platform_is_explained() {
 #[test]
 fn pages_outside_ram_get_memory_on_the_plain_machine_only() {
     let top = image(Isolation::Vsm, |b| page(b, 0xFFFF_F000));
-    let (notes, _) = load(&[top.clone()], IgvmPayload::Generic, Machine::Plain).unwrap();
+    let (notes, _) = load(std::slice::from_ref(&top), IgvmPayload::Generic, Machine::Plain).unwrap();
     assert_eq!(
         notes[1],
         "pages at 0xfffff000..0x100000000 are outside ram and get memory of their own, which no memory map lists"
