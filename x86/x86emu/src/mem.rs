@@ -273,23 +273,23 @@ impl Word for u128 {
 /// # Safety
 /// `p` must be valid for reads and writes and aligned to 16; the host must have CMPXCHG16B.
 unsafe fn exchange16(p: *mut u128, old: u128, new: u128) -> bool {
-    let done: u8;
-    // SAFETY: by this function's contract. RBX, which the compiler reserves, is restored.
+    let (low, high): (u64, u64);
+    // SAFETY: by this function's contract. RBX cannot be named as an operand, but any free choice of a
+    // register may fall on it, so every register here is named; it is restored.
     unsafe {
         std::arch::asm!(
-            "xchg rbx, {new}",
-            "lock cmpxchg16b [{p}]",
-            "mov rbx, {new}",
-            "sete {done}",
-            new = inout(reg) new as u64 => _,
-            p = in(reg) p,
-            done = out(reg_byte) done,
+            "xchg rbx, rsi",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, rsi",
+            inout("rsi") new as u64 => _,
+            in("rdi") p,
             in("rcx") (new >> 64) as u64,
-            inout("rax") old as u64 => _,
-            inout("rdx") (old >> 64) as u64 => _,
+            inout("rax") old as u64 => low,
+            inout("rdx") (old >> 64) as u64 => high,
+            options(nostack),
         );
     }
-    done != 0
+    u128::from(low) | u128::from(high) << 64 == old
 }
 
 /// Kind of access for a translation.
