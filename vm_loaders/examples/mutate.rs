@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Runs the IGVM mutator: damaged files through reader, check, plan, move, bind and encoder.
 //!
-//! `cargo run --release -p vm_loaders --example mutate -- --count N [--seed S] [--state FILE]`
+//! `cargo run --release -p vm_loaders --example mutate -- --count N [--seed S] [--first N | --state FILE]`
 //!
 //! The seed is printed first and the case number on every failure; `--state` keeps seed and progress in a
 //! file, and a run with the same file goes on where the last one ended. Exit code 1 is a broken promise: a
@@ -55,6 +55,7 @@ static ALLOCATOR: Counting = Counting;
 
 struct Arguments {
     count: u64,
+    first: u64,
     seed: Option<u64>,
     state: Option<PathBuf>,
 }
@@ -62,6 +63,7 @@ struct Arguments {
 fn arguments() -> Result<Arguments, String> {
     let mut arguments = Arguments {
         count: 100_000,
+        first: 0,
         seed: None,
         state: None,
     };
@@ -75,11 +77,12 @@ fn arguments() -> Result<Arguments, String> {
         };
         match name.as_str() {
             "--count" => arguments.count = number()?,
+            "--first" => arguments.first = number()?,
             "--seed" => arguments.seed = Some(number()?),
             "--state" => arguments.state = Some(value.into()),
             _ => {
                 return Err(format!(
-                    "unknown option {name}; use --count N, --seed S, --state FILE"
+                    "unknown option {name}; use --count N, --seed S, --first N, --state FILE"
                 ));
             }
         }
@@ -96,7 +99,7 @@ fn start(arguments: &Arguments) -> Result<(u64, u64), String> {
     };
     let fresh = arguments.seed.unwrap_or_else(clock);
     let Some(path) = &arguments.state else {
-        return Ok((fresh, 0));
+        return Ok((fresh, arguments.first));
     };
     let Ok(text) = std::fs::read_to_string(path) else {
         return Ok((fresh, 0));
@@ -120,7 +123,12 @@ fn start(arguments: &Arguments) -> Result<(u64, u64), String> {
 
 fn run(arguments: &Arguments) -> Result<(), String> {
     let (seed, first) = start(arguments)?;
-    println!("seed {seed}, cases {first}..{}", arguments.count);
+    // A state file counts from the first case ever, a single run from its own.
+    let end = match arguments.state {
+        Some(_) => arguments.count,
+        None => first.saturating_add(arguments.count),
+    };
+    println!("seed {seed}, cases {first}..{end}");
     std::panic::set_hook(Box::new(move |info| {
         eprintln!("seed {seed} case {}: {info}", CASE.load(Ordering::Relaxed));
     }));
@@ -130,7 +138,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         None => Ok(()),
     };
     let (mut depth, mut most, begin) = (Depth::default(), 0.0_f64, Instant::now());
-    for case in first..arguments.count {
+    for case in first..end {
         CASE.store(case, Ordering::Relaxed);
         let mut random = Random::of_case(seed, case);
         let bytes = mutate(&mut random, &corpus[case as usize % corpus.len()]);
@@ -151,7 +159,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             save(case + 1)?;
         }
     }
-    save(arguments.count.max(first))?;
+    save(end.max(first))?;
     println!(
         "{depth:?}, {most:.2} of the memory limit, {:.1} s",
         begin.elapsed().as_secs_f64()

@@ -25,14 +25,32 @@ struct Soak {
     chunk: u64,
 }
 
-const SOAKS: &[Soak] = &[Soak {
-    name: "mutate",
-    about: "mutated IGVM files through reader, plan and bind: no panic, no large allocation",
-    package: "vm_loaders",
-    example: "soak_mutate",
-    count: 10_000_000,
-    chunk: 100_000,
-}];
+const SOAKS: &[Soak] = &[
+    Soak {
+        name: "mutate",
+        about: "mutated IGVM files through reader, plan, move, bind and encoder: no panic, no large allocation",
+        package: "vm_loaders",
+        example: "mutate",
+        count: 10_000_000,
+        chunk: 500_000,
+    },
+    Soak {
+        name: "differential",
+        about: "random instructions on the engine and on the host processor: same registers, flags and memory",
+        package: "x86emu",
+        example: "differential",
+        count: 100_000_000,
+        chunk: 5_000_000,
+    },
+    Soak {
+        name: "random-code",
+        about: "random bytes in random modes on the engine: no panic",
+        package: "x86emu",
+        example: "random_code",
+        count: 1_000_000,
+        chunk: 50_000,
+    },
+];
 
 /// The seed that a soak uses unless told otherwise, so that CI is reproducible.
 const SEED: u64 = 0x1672_1234;
@@ -235,6 +253,9 @@ mod tests {
     #[test]
     fn unknown_soak_lists_the_known_ones() {
         let error = find("nothing").err().unwrap();
-        assert_eq!(error.to_string(), "there is no soak nothing; there are: mutate");
+        assert_eq!(
+            error.to_string(),
+            "there is no soak nothing; there are: mutate, differential, random-code"
+        );
     }
 }
