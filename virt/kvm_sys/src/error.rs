@@ -16,7 +16,10 @@ pub struct KvmError {
 impl KvmError {
     /// `call` was answered with `source`.
     pub fn new(call: impl Into<String>, source: io::Error) -> Self {
-        Self { call: call.into(), source }
+        Self {
+            call: call.into(),
+            source,
+        }
     }
 
     /// Adds what the call was about.

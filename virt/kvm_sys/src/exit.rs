@@ -132,12 +132,19 @@ pub(crate) unsafe fn decode<'a>(page: &'a RunPage) -> Exit<'a> {
                 let mmio = &mut (*part).mmio;
                 let len = (mmio.len as usize).min(mmio.data.len());
                 let (gpa, data) = (mmio.phys_addr, &mut mmio.data[..len]);
-                if mmio.is_write != 0 { Exit::MmioWrite { gpa, data } } else { Exit::MmioRead { gpa, data } }
+                if mmio.is_write != 0 {
+                    Exit::MmioWrite { gpa, data }
+                } else {
+                    Exit::MmioRead { gpa, data }
+                }
             }
             reason @ (kb::KVM_EXIT_X86_RDMSR | kb::KVM_EXIT_X86_WRMSR) => {
                 let m = &mut (*part).msr;
                 let (msr, value) = (m.index, m.data);
-                let reply = MsrReply { error: &mut m.error, data: &mut m.data };
+                let reply = MsrReply {
+                    error: &mut m.error,
+                    data: &mut m.data,
+                };
                 match reason {
                     kb::KVM_EXIT_X86_RDMSR => Exit::MsrRead { msr, reply },
                     _ => Exit::MsrWrite { msr, value, reply },
@@ -151,7 +158,10 @@ pub(crate) unsafe fn decode<'a>(page: &'a RunPage) -> Exit<'a> {
             kb::KVM_EXIT_DEBUG => Exit::Debug,
             kb::KVM_EXIT_FAIL_ENTRY => {
                 let f = (*part).fail_entry;
-                Exit::FailEntry { reason: f.hardware_entry_failure_reason, cpu: f.cpu }
+                Exit::FailEntry {
+                    reason: f.hardware_entry_failure_reason,
+                    cpu: f.cpu,
+                }
             }
             kb::KVM_EXIT_INTERNAL_ERROR => internal_error((*part).internal, (*part).emulation_failure),
             reason => Exit::Other(reason),
@@ -164,7 +174,9 @@ pub(crate) unsafe fn decode<'a>(page: &'a RunPage) -> Exit<'a> {
 unsafe fn port(page: &RunPage, io: kb::kvm_run__bindgen_ty_1__bindgen_ty_4) -> Exit<'_> {
     let (port, size) = (io.port, usize::from(io.size).max(1));
     let len = size.saturating_mul(io.count as usize);
-    let Some(at) = page.data(io.data_offset, len) else { return Exit::Other(kb::KVM_EXIT_IO) };
+    let Some(at) = page.data(io.data_offset, len) else {
+        return Exit::Other(kb::KVM_EXIT_IO);
+    };
     // SAFETY: the bytes lie inside the mapping, behind the structure, and the caller owns them.
     let data = unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), len) };
     match u32::from(io.direction) {
@@ -179,15 +191,24 @@ fn internal_error(
 ) -> Exit<'static> {
     if internal.suberror != kb::KVM_INTERNAL_ERROR_EMULATION {
         let count = (internal.ndata as usize).min(internal.data.len());
-        return Exit::InternalError { suberror: internal.suberror, data: internal.data[..count].to_vec() };
+        return Exit::InternalError {
+            suberror: internal.suberror,
+            data: internal.data[..count].to_vec(),
+        };
     }
     // Flags and bytes are there when KVM counts at least three words (kernel documentation 6.x).
     let told = failure.ndata >= 3
         && failure.flags & u64::from(kb::KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0;
     // SAFETY: the union has one member, plain bytes.
     let insn = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
-    let len = if told { usize::from(insn.insn_size).min(insn.insn_bytes.len()) } else { 0 };
-    Exit::EmulationFailure { bytes: insn.insn_bytes[..len].to_vec() }
+    let len = if told {
+        usize::from(insn.insn_size).min(insn.insn_bytes.len())
+    } else {
+        0
+    };
+    Exit::EmulationFailure {
+        bytes: insn.insn_bytes[..len].to_vec(),
+    }
 }
 
 /// Decodes a `KVM_RUN` that failed with EFAULT or EHWPOISON; `None` when KVM says no more than that.
@@ -203,6 +224,10 @@ pub(crate) unsafe fn decode_fault(page: &RunPage) -> Option<Exit<'_>> {
         }
         let f = (*run).__bindgen_anon_1.memory_fault;
         let private = f.flags & u64::from(kb::KVM_MEMORY_EXIT_FLAG_PRIVATE) != 0;
-        Some(Exit::MemoryFault { gpa: f.gpa, len: f.size, private })
+        Some(Exit::MemoryFault {
+            gpa: f.gpa,
+            len: f.size,
+            private,
+        })
     }
 }

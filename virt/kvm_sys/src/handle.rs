@@ -44,13 +44,18 @@ impl Handle {
 
     /// A request with a number for an argument.
     pub fn value(&self, request: Number, value: u64) -> Result<i32, KvmError> {
-        self.sys.ioctl_value(self.fd, request, value).map_err(|e| KvmError::new(request.name, e))
+        self.sys
+            .ioctl_value(self.fd, request, value)
+            .map_err(|e| KvmError::new(request.name, e))
     }
 
     /// A request that answers with a descriptor.
     pub fn descriptor(&self, request: Number, value: u64) -> Result<Self, KvmError> {
         let fd = Fd(self.value(request, value)?);
-        Ok(Self { sys: self.sys.clone(), fd })
+        Ok(Self {
+            sys: self.sys.clone(),
+            fd,
+        })
     }
 
     /// A request that fills a structure.
@@ -100,7 +105,12 @@ impl Handle {
 
     fn attribute(&self, request: Number, group: u32, attr: u64, value: &mut u64) -> Result<(), KvmError> {
         let addr = std::ptr::from_mut(value) as u64;
-        let mut argument = kb::kvm_device_attr { flags: 0, group, attr, addr };
+        let mut argument = kb::kvm_device_attr {
+            flags: 0,
+            group,
+            attr,
+            addr,
+        };
         // SAFETY: the attributes of this interface are u64, and `value` is one that outlives the call.
         unsafe { self.pointer(request, &raw mut argument) }
             .map(drop)

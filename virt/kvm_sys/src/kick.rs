@@ -31,7 +31,10 @@ impl Drop for EnteredThread {
 
 impl Kicker {
     pub(crate) fn new(run: Weak<RunPage>) -> Self {
-        Self { run, thread: AtomicI32::new(0) }
+        Self {
+            run,
+            thread: AtomicI32::new(0),
+        }
     }
 
     /// Makes the VP leave the guest soon. Does nothing when the VP is gone.
@@ -78,7 +81,11 @@ fn install() -> io::Result<()> {
         libc::sigemptyset(&raw mut action.sa_mask);
         libc::sigaction(signal(), &raw const action, std::ptr::null_mut())
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn unblock() -> io::Result<()> {
@@ -89,5 +96,9 @@ fn unblock() -> io::Result<()> {
         libc::sigaddset(&raw mut set, signal());
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())
     };
-    if result != 0 { Err(io::Error::from_raw_os_error(result)) } else { Ok(()) }
+    if result != 0 {
+        Err(io::Error::from_raw_os_error(result))
+    } else {
+        Ok(())
+    }
 }

@@ -12,7 +12,11 @@ use std::ptr::NonNull;
 pub struct RealSys;
 
 fn check(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 impl Sys for RealSys {

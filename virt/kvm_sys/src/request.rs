@@ -36,21 +36,33 @@ impl<T> Copy for Request<T> {}
 
 /// `_IO`: no argument, or a number.
 const fn plain(nr: u32, name: &'static str) -> Number {
-    Number { number: KVMIO << 8 | nr, name }
+    Number {
+        number: KVMIO << 8 | nr,
+        name,
+    }
 }
 
 /// The number for a structure of `size` bytes; direction 1 is to the kernel, 2 from it, 3 both.
 const fn structure(direction: u32, nr: u32, size: usize, name: &'static str) -> Number {
     assert!(size < 1 << 14);
-    Number { number: direction << 30 | (size as u32) << 16 | KVMIO << 8 | nr, name }
+    Number {
+        number: direction << 30 | (size as u32) << 16 | KVMIO << 8 | nr,
+        name,
+    }
 }
 
 const fn to_kernel<T>(nr: u32, name: &'static str) -> Request<T> {
-    Request { number: structure(1, nr, size_of::<T>(), name), argument: PhantomData }
+    Request {
+        number: structure(1, nr, size_of::<T>(), name),
+        argument: PhantomData,
+    }
 }
 
 const fn from_kernel<T>(nr: u32, name: &'static str) -> Request<T> {
-    Request { number: structure(2, nr, size_of::<T>(), name), argument: PhantomData }
+    Request {
+        number: structure(2, nr, size_of::<T>(), name),
+        argument: PhantomData,
+    }
 }
 
 pub(crate) const GET_API_VERSION: Number = plain(0x00, "KVM_GET_API_VERSION");
@@ -60,8 +72,12 @@ pub(crate) const GET_VCPU_MMAP_SIZE: Number = plain(0x04, "KVM_GET_VCPU_MMAP_SIZ
 pub(crate) const GET_SUPPORTED_CPUID: Number =
     structure(3, 0x05, size_of::<kb::kvm_cpuid2>(), "KVM_GET_SUPPORTED_CPUID");
 pub(crate) const CREATE_VCPU: Number = plain(0x41, "KVM_CREATE_VCPU");
-pub(crate) const SET_USER_MEMORY_REGION: Number =
-    structure(1, 0x46, size_of::<kb::kvm_userspace_memory_region>(), "KVM_SET_USER_MEMORY_REGION");
+pub(crate) const SET_USER_MEMORY_REGION: Number = structure(
+    1,
+    0x46,
+    size_of::<kb::kvm_userspace_memory_region>(),
+    "KVM_SET_USER_MEMORY_REGION",
+);
 pub(crate) const SET_TSS_ADDR: Number = plain(0x47, "KVM_SET_TSS_ADDR");
 pub(crate) const SET_IDENTITY_MAP_ADDR: Request<u64> = to_kernel(0x48, "KVM_SET_IDENTITY_MAP_ADDR");
 pub(crate) const RUN: Number = plain(0x80, "KVM_RUN");
@@ -87,8 +103,10 @@ pub(crate) const SET_XCRS: Request<kb::kvm_xcrs> = to_kernel(0xA7, "KVM_SET_XCRS
 pub(crate) const X86_SET_MSR_FILTER: Number =
     structure(1, 0xC6, size_of::<kb::kvm_msr_filter>(), "KVM_X86_SET_MSR_FILTER");
 pub(crate) const SET_GUEST_DEBUG: Request<kb::kvm_guest_debug> = to_kernel(0x9B, "KVM_SET_GUEST_DEBUG");
-pub(crate) const TRANSLATE: Request<kb::kvm_translation> =
-    Request { number: structure(3, 0x85, size_of::<kb::kvm_translation>(), "KVM_TRANSLATE"), argument: PhantomData };
+pub(crate) const TRANSLATE: Request<kb::kvm_translation> = Request {
+    number: structure(3, 0x85, size_of::<kb::kvm_translation>(), "KVM_TRANSLATE"),
+    argument: PhantomData,
+};
 pub(crate) const SET_DEVICE_ATTR: Number =
     structure(1, 0xE1, size_of::<kb::kvm_device_attr>(), "KVM_SET_DEVICE_ATTR");
 pub(crate) const GET_DEVICE_ATTR: Number =

@@ -36,7 +36,9 @@ pub struct System {
 impl System {
     /// Opens `/dev/kvm`.
     pub fn open(sys: Arc<dyn Sys>) -> Result<Self, KvmError> {
-        Ok(Self { handle: Handle::open(sys, Node::Kvm)? })
+        Ok(Self {
+            handle: Handle::open(sys, Node::Kvm)?,
+        })
     }
 
     /// The descriptor of `/dev/kvm`.
@@ -60,7 +62,10 @@ impl System {
         let mut leaves = CpuId::new(KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| KvmError::new(name, io::Error::other(format!("{e:?}"))))?;
         // SAFETY: the structure has room for as many entries as its header says.
-        unsafe { self.handle.pointer(rq::GET_SUPPORTED_CPUID, leaves.as_mut_fam_struct_ptr())? };
+        unsafe {
+            self.handle
+                .pointer(rq::GET_SUPPORTED_CPUID, leaves.as_mut_fam_struct_ptr())?
+        };
         Ok(leaves.as_slice().to_vec())
     }
 

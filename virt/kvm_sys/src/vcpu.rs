@@ -70,7 +70,12 @@ impl Vcpu {
             .map_err(|e| e.about(format_args!("vp {index}")))?;
         let run = Arc::new(RunPage::new(&handle, vm.run_bytes())?);
         let kicker = Arc::new(Kicker::new(Arc::downgrade(&run)));
-        Ok(Self { handle, run, kicker, _vm: vm.clone() })
+        Ok(Self {
+            handle,
+            run,
+            kicker,
+            _vm: vm.clone(),
+        })
     }
 
     /// The VP's descriptor.
@@ -140,7 +145,8 @@ impl Vcpu {
 
     /// Delivers an external interrupt at the next entry; the guest must be ready for it.
     pub fn interrupt(&mut self, vector: u8) -> Result<(), KvmError> {
-        self.handle.set(rq::INTERRUPT, &kb::kvm_interrupt { irq: vector.into() })
+        self.handle
+            .set(rq::INTERRUPT, &kb::kvm_interrupt { irq: vector.into() })
     }
 
     /// Makes a non-maskable interrupt pending.
@@ -191,14 +197,28 @@ impl Vcpu {
     /// XCR0.
     pub fn xcr0(&self) -> Result<u64, KvmError> {
         let xcrs = self.handle.get(rq::GET_XCRS)?;
-        Ok(xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize).find(|x| x.xcr == 0).map_or(1, |x| x.value))
+        Ok(xcrs
+            .xcrs
+            .iter()
+            .take(xcrs.nr_xcrs as usize)
+            .find(|x| x.xcr == 0)
+            .map_or(1, |x| x.value))
     }
 
     /// Replaces XCR0.
     pub fn set_xcr0(&mut self, value: u64) -> Result<(), KvmError> {
-        let mut xcrs = kb::kvm_xcrs { nr_xcrs: 1, ..Default::default() };
-        xcrs.xcrs[0] = kb::kvm_xcr { xcr: 0, value, ..Default::default() };
-        self.handle.set(rq::SET_XCRS, &xcrs).map_err(|e| e.about(format_args!("xcr0 {value:#x}")))
+        let mut xcrs = kb::kvm_xcrs {
+            nr_xcrs: 1,
+            ..Default::default()
+        };
+        xcrs.xcrs[0] = kb::kvm_xcr {
+            xcr: 0,
+            value,
+            ..Default::default()
+        };
+        self.handle
+            .set(rq::SET_XCRS, &xcrs)
+            .map_err(|e| e.about(format_args!("xcr0 {value:#x}")))
     }
 
     /// FPU and vector registers.
@@ -220,16 +240,25 @@ impl Vcpu {
 
     /// What KVM adds to the host's time-stamp counter for the guest; `None` before Linux 5.16.
     pub fn tsc_offset(&self) -> Result<Option<i64>, KvmError> {
-        if !self.handle.has_attribute(kb::KVM_VCPU_TSC_CTRL, kb::KVM_VCPU_TSC_OFFSET.into()) {
+        if !self
+            .handle
+            .has_attribute(kb::KVM_VCPU_TSC_CTRL, kb::KVM_VCPU_TSC_OFFSET.into())
+        {
             return Ok(None);
         }
-        let offset = self.handle.get_attribute(kb::KVM_VCPU_TSC_CTRL, kb::KVM_VCPU_TSC_OFFSET.into())?;
+        let offset = self
+            .handle
+            .get_attribute(kb::KVM_VCPU_TSC_CTRL, kb::KVM_VCPU_TSC_OFFSET.into())?;
         Ok(Some(offset as i64))
     }
 
     /// Replaces that offset. Software-nested KVM accepts it without effect.
     pub fn set_tsc_offset(&mut self, offset: i64) -> Result<(), KvmError> {
-        self.handle.set_attribute(kb::KVM_VCPU_TSC_CTRL, kb::KVM_VCPU_TSC_OFFSET.into(), offset as u64)
+        self.handle.set_attribute(
+            kb::KVM_VCPU_TSC_CTRL,
+            kb::KVM_VCPU_TSC_OFFSET.into(),
+            offset as u64,
+        )
     }
 
     /// Asks for breakpoints, or with 0 for none (`KVM_GUESTDBG_*`).
@@ -239,7 +268,10 @@ impl Vcpu {
 
     /// The gpa of a linear address as KVM's supervisor walk finds it; `None` when it is not mapped.
     pub fn translate(&self, linear: u64) -> Result<Option<u64>, KvmError> {
-        let mut t = kb::kvm_translation { linear_address: linear, ..Default::default() };
+        let mut t = kb::kvm_translation {
+            linear_address: linear,
+            ..Default::default()
+        };
         self.handle.exchange(rq::TRANSLATE, &mut t)?;
         Ok((t.valid != 0).then_some(t.physical_address))
     }
@@ -272,10 +304,19 @@ impl Vcpu {
 }
 
 fn msr_list(request: rq::Number, values: impl Iterator<Item = (u32, u64)>) -> Result<kb::Msrs, KvmError> {
-    let entries: Vec<_> =
-        values.map(|(index, data)| kb::kvm_msr_entry { index, data, ..Default::default() }).collect();
-    kb::Msrs::from_entries(&entries)
-        .map_err(|e| KvmError::new(request.name, io::Error::other(format!("{} registers: {e:?}", entries.len()))))
+    let entries: Vec<_> = values
+        .map(|(index, data)| kb::kvm_msr_entry {
+            index,
+            data,
+            ..Default::default()
+        })
+        .collect();
+    kb::Msrs::from_entries(&entries).map_err(|e| {
+        KvmError::new(
+            request.name,
+            io::Error::other(format!("{} registers: {e:?}", entries.len())),
+        )
+    })
 }
 
 /// KVM answers how many registers it took before the first that it refused.
@@ -283,7 +324,10 @@ fn all_done(request: rq::Number, done: i32, msrs: &kb::Msrs) -> Result<(), KvmEr
     match msrs.as_slice().get(done as usize) {
         None => Ok(()),
         Some(refused) => {
-            let text = format!("msr {:#x} with value {:#x} was refused", refused.index, refused.data);
+            let text = format!(
+                "msr {:#x} with value {:#x} was refused",
+                refused.index, refused.data
+            );
             Err(KvmError::new(request.name, io::Error::other(text)))
         }
     }

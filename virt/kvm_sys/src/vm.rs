@@ -28,7 +28,11 @@ pub struct Vm {
 
 impl Vm {
     pub(crate) fn new(handle: Handle, memory: GuestMemory, run_bytes: usize) -> Self {
-        Self { handle, memory, run_bytes }
+        Self {
+            handle,
+            memory,
+            run_bytes,
+        }
     }
 
     /// The VM's descriptor.
@@ -59,16 +63,26 @@ impl Vm {
             };
             // SAFETY: the host range is a mapping that `self.memory` keeps for as long as this VM exists
             // (VPs hold the VM), and that nobody refers to by reference.
-            unsafe { self.handle.pointer(rq::SET_USER_MEMORY_REGION, &raw mut argument) }
-                .map_err(|e| e.about(format_args!("slot {slot}, gpa {:#x}, {:#x} bytes", region.gpa, region.len)))?;
+            unsafe { self.handle.pointer(rq::SET_USER_MEMORY_REGION, &raw mut argument) }.map_err(|e| {
+                e.about(format_args!(
+                    "slot {slot}, gpa {:#x}, {:#x} bytes",
+                    region.gpa, region.len
+                ))
+            })?;
         }
         Ok(())
     }
 
     /// Turns a capability on.
     pub fn enable_cap(&self, capability: u32, argument: u64) -> Result<(), KvmError> {
-        let cap = kb::kvm_enable_cap { cap: capability, args: [argument, 0, 0, 0], ..Default::default() };
-        self.handle.set(rq::ENABLE_CAP, &cap).map_err(|e| e.about(format_args!("capability {capability}")))
+        let cap = kb::kvm_enable_cap {
+            cap: capability,
+            args: [argument, 0, 0, 0],
+            ..Default::default()
+        };
+        self.handle
+            .set(rq::ENABLE_CAP, &cap)
+            .map_err(|e| e.about(format_args!("capability {capability}")))
     }
 
     /// Gives VMX the three pages for its task state segment and, below them, the page for its identity
@@ -80,8 +94,10 @@ impl Vm {
 
     /// Sends accesses to the registers of `ranges` (at most 16) to user space; the others stay with KVM.
     pub fn filter_msrs(&self, ranges: &[MsrRange]) -> Result<(), KvmError> {
-        let mut filter =
-            kb::kvm_msr_filter { flags: kb::KVM_MSR_FILTER_DEFAULT_ALLOW, ..Default::default() };
+        let mut filter = kb::kvm_msr_filter {
+            flags: kb::KVM_MSR_FILTER_DEFAULT_ALLOW,
+            ..Default::default()
+        };
         // A zero bit denies; one bitmap serves all ranges.
         let longest = ranges.iter().map(|r| r.count).max().unwrap_or(0);
         let mut bitmap = vec![0u8; longest.div_ceil(8) as usize];

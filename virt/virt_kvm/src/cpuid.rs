@@ -27,7 +27,17 @@ const EXT1_ECX_HIDDEN: u32 = 1 << 2 | 1 << 10 | 1 << 12 | 1 << 15 | 1 << 23 | 1 
 const EXT1_ECX_CMP_LEGACY: u32 = 1 << 1;
 /// Leaves that describe hidden features: MWAIT, performance counters, SGX, processor trace, topology V2,
 /// SVM, AMD performance counters, memory encryption.
-const HIDDEN_LEAVES: &[u32] = &[5, 0xA, 0x12, 0x14, 0x1F, 0x8000_000A, 0x8000_001B, 0x8000_001F, 0x8000_0022];
+const HIDDEN_LEAVES: &[u32] = &[
+    5,
+    0xA,
+    0x12,
+    0x14,
+    0x1F,
+    0x8000_000A,
+    0x8000_001B,
+    0x8000_001F,
+    0x8000_0022,
+];
 
 /// RDRAND is all that software-nested KVM emulates of leaf 1 ECX.
 const NESTED_LEAF1_ECX: u32 = 1 << 30;
@@ -44,9 +54,15 @@ const NESTED_EXT1_EDX_HIDDEN: u32 = 1 << 25 | 1 << 27 | 1 << 30 | 1 << 31;
 pub(crate) fn policy(supported: &[Leaf], virtualisation: Virtualisation) -> Vec<Leaf> {
     let nested = virtualisation == Virtualisation::Software;
     let hidden = |leaf: u32| {
-        HIDDEN_LEAVES.contains(&leaf) || (leaf >> 24) == 0x40 || (nested && matches!(leaf, 0xD | 0x19 | 0x1D | 0x1E))
+        HIDDEN_LEAVES.contains(&leaf)
+            || (leaf >> 24) == 0x40
+            || (nested && matches!(leaf, 0xD | 0x19 | 0x1D | 0x1E))
     };
-    let mut leaves: Vec<Leaf> = supported.iter().filter(|l| !hidden(l.function)).copied().collect();
+    let mut leaves: Vec<Leaf> = supported
+        .iter()
+        .filter(|l| !hidden(l.function))
+        .copied()
+        .collect();
     for l in &mut leaves {
         hide_features(l);
         if nested {
@@ -88,7 +104,10 @@ fn hide_not_emulated(l: &mut Leaf) {
 
 /// Guest physical address width; 36 when KVM does not say (APM volume 3: the default without the leaf).
 pub(crate) fn phys_bits(leaves: &[Leaf]) -> u8 {
-    leaves.iter().find(|l| l.function == 0x8000_0008).map_or(36, |l| l.eax as u8)
+    leaves
+        .iter()
+        .find(|l| l.function == 0x8000_0008)
+        .map_or(36, |l| l.eax as u8)
 }
 
 /// The leaves of VP `vp` of `count`: topology, then the partition's own, which replace what is there.
@@ -102,7 +121,12 @@ pub(crate) fn for_vp(base: &[Leaf], vp: u32, count: u32, own: &[CpuidEntry]) -> 
         leaves.extend(topology_leaf(vp, count));
     }
     if base.iter().any(|l| l.function == 0x8000_001E) {
-        leaves.push(Leaf { function: 0x8000_001E, eax: vp, ebx: vp & 0xFF, ..Default::default() });
+        leaves.push(Leaf {
+            function: 0x8000_001E,
+            eax: vp,
+            ebx: vp & 0xFF,
+            ..Default::default()
+        });
     }
     for entry in own {
         let same = |l: &Leaf| l.function == entry.leaf && entry.subleaf.is_none_or(|s| s == l.index);
@@ -122,7 +146,11 @@ fn set_topology(l: &mut Leaf, vp: u32, count: u32) {
     match l.function {
         1 => {
             l.ebx = l.ebx & 0xFFFF | vp << 24 | (1 << core_bits(count)).min(255) << 16;
-            l.edx = if many { l.edx | LEAF1_EDX_HTT } else { l.edx & !LEAF1_EDX_HTT };
+            l.edx = if many {
+                l.edx | LEAF1_EDX_HTT
+            } else {
+                l.edx & !LEAF1_EDX_HTT
+            };
         }
         // Caches: ids that share one in 25:14, core ids of the package in 31:26 (each less one).
         4 if l.eax & 0x1F != 0 => {
@@ -152,14 +180,22 @@ fn topology_leaf(vp: u32, count: u32) -> [Leaf; 3] {
         edx: vp,
         ..Default::default()
     };
-    [level(0, 0, 1, 1), level(1, core_bits(count), count, 2), level(2, 0, 0, 0)]
+    [
+        level(0, 0, 1, 1),
+        level(1, core_bits(count), count, 2),
+        level(2, 0, 0, 0),
+    ]
 }
 
 fn to_kvm(e: &CpuidEntry) -> Leaf {
     Leaf {
         function: e.leaf,
         index: e.subleaf.unwrap_or(0),
-        flags: if e.subleaf.is_some() { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } else { 0 },
+        flags: if e.subleaf.is_some() {
+            KVM_CPUID_FLAG_SIGNIFCANT_INDEX
+        } else {
+            0
+        },
         eax: e.eax,
         ebx: e.ebx,
         ecx: e.ecx,

@@ -22,7 +22,9 @@ impl KvmRunner {
 
     /// Before the VP runs on: steps over the breakpoint that it is at.
     pub(crate) fn leave_breakpoint(&mut self) -> Result<Option<VpStop>, RunError> {
-        let Some(at) = self.stopped_at.take() else { return Ok(None) };
+        let Some(at) = self.stopped_at.take() else {
+            return Ok(None);
+        };
         if self.state(self.vp)?.rip != at {
             return Ok(None);
         }
@@ -44,7 +46,8 @@ impl VpDebug for KvmRunner {
     fn set_breakpoints(&mut self, addresses: &[u64]) -> Result<(), RunError> {
         if addresses.len() > BREAKPOINTS {
             let what = format!("{} breakpoints", addresses.len());
-            let reason = format!("the processor has {BREAKPOINTS}; delete some, or debug with --hypervisor soft");
+            let reason =
+                format!("the processor has {BREAKPOINTS}; delete some, or debug with --hypervisor soft");
             return Err(RunError::Host { what, reason });
         }
         let mut debug = kb::kvm_guest_debug::default();

@@ -48,8 +48,21 @@ impl Fallback {
         cpuid: Vec<CpuidEntry>,
         phys_bits: u8,
     ) -> Self {
-        let cpu = Cpu::new(Config { cpuid, phys_bits, code: CodeMap::new(0) });
-        Self { cpu, world: World { vp, bus, memory, tsc: 0 }, steps: 0 }
+        let cpu = Cpu::new(Config {
+            cpuid,
+            phys_bits,
+            code: CodeMap::new(0),
+        });
+        Self {
+            cpu,
+            world: World {
+                vp,
+                bus,
+                memory,
+                tsc: 0,
+            },
+            steps: 0,
+        }
     }
 
     /// Steps the instruction at `state`; on return both hold what it left. `tsc` is what RDTSCP reads.
@@ -61,7 +74,10 @@ impl Fallback {
         self.steps += 1;
         let exit = self.cpu.step(&mut self.world);
         let cr8 = self.world.bus.cr8(self.world.vp).into();
-        *state = X86State { cr8, ..self.cpu.state() };
+        *state = X86State {
+            cr8,
+            ..self.cpu.state()
+        };
         fpu.set_fxsave(&self.cpu.fxsave());
         self.cpu.flush_memory_map();
         match exit {
@@ -71,7 +87,6 @@ impl Fallback {
         }
     }
 }
-
 
 impl Bus for World {
     fn ram(&mut self, gpn: u64) -> Option<RamPage> {
@@ -92,13 +107,15 @@ impl Bus for World {
 
     fn port_in(&mut self, port: u16, size: u8) -> u32 {
         let mut value = [0; 4];
-        self.bus.port_read(self.vp, port, &mut value[..usize::from(size).min(4)]);
+        self.bus
+            .port_read(self.vp, port, &mut value[..usize::from(size).min(4)]);
         u32::from_le_bytes(value)
     }
 
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         let value = value.to_le_bytes();
-        self.bus.port_write(self.vp, port, &value[..usize::from(size).min(4)]);
+        self.bus
+            .port_write(self.vp, port, &value[..usize::from(size).min(4)]);
     }
 
     fn read_msr(&mut self, msr: u32) -> Result<u64, MsrFault> {
@@ -106,7 +123,11 @@ impl Bus for World {
     }
 
     fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), MsrFault> {
-        if self.bus.msr_write(self.vp, msr, value) { Ok(()) } else { Err(MsrFault) }
+        if self.bus.msr_write(self.vp, msr, value) {
+            Ok(())
+        } else {
+            Err(MsrFault)
+        }
     }
 
     /// Interrupts are KVM's to deliver.

@@ -40,7 +40,11 @@ pub struct Kvm {
 
 impl std::fmt::Debug for Kvm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Kvm {{ phys_bits {}, max_vps {} }}", self.phys_bits, self.max_vps)
+        write!(
+            f,
+            "Kvm {{ phys_bits {}, max_vps {} }}",
+            self.phys_bits, self.max_vps
+        )
     }
 }
 
@@ -55,16 +59,24 @@ impl Kvm {
         let system = System::open(sys).map_err(|e| unavailable(why_not_opened(&e)))?;
         let version = system.api_version().map_err(host)?;
         if version != API_VERSION {
-            let text = format!("its interface has version {version}, not {API_VERSION}; update the kernel, {OTHERWISE}");
+            let text = format!(
+                "its interface has version {version}, not {API_VERSION}; update the kernel, {OTHERWISE}"
+            );
             return Err(unavailable(text));
         }
         let missing = missing_capabilities(&system)?;
         if !missing.is_empty() {
-            let text = format!("this kernel's KVM lacks {}; update the kernel, {OTHERWISE}", missing.join(", "));
+            let text = format!(
+                "this kernel's KVM lacks {}; update the kernel, {OTHERWISE}",
+                missing.join(", ")
+            );
             return Err(unavailable(text));
         }
         let max_vps = system.check_extension(kb::KVM_CAP_MAX_VCPUS).map_err(host)?;
-        let leaves = cpuid::policy(&system.supported_cpuid().map_err(host)?, probe::host_virtualisation());
+        let leaves = cpuid::policy(
+            &system.supported_cpuid().map_err(host)?,
+            probe::host_virtualisation(),
+        );
         Ok(Self {
             system: Arc::new(system),
             phys_bits: cpuid::phys_bits(&leaves),
@@ -85,13 +97,20 @@ impl Hypervisor for Kvm {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { x2apic: false, deterministic: false, phys_bits: self.phys_bits }
+        Capabilities {
+            x2apic: false,
+            deterministic: false,
+            phys_bits: self.phys_bits,
+        }
     }
 
     fn new_partition(&self, config: PartitionConfig) -> Result<Box<dyn Partition>, RunError> {
         if config.vp_count == 0 || config.vp_count > self.max_vps {
             let what = format!("{} virtual processors", config.vp_count);
-            return Err(RunError::Host { what, reason: format!("kvm runs 1 to {} here", self.max_vps) });
+            return Err(RunError::Host {
+                what,
+                reason: format!("kvm runs 1 to {} here", self.max_vps),
+            });
         }
         let partition = KvmPartition::new(&self.system, self.leaves.clone(), self.phys_bits, config);
         Ok(Box::new(partition.map_err(host)?))
@@ -100,11 +119,17 @@ impl Hypervisor for Kvm {
 
 /// A host call failed.
 pub(crate) fn host(error: KvmError) -> RunError {
-    RunError::Host { what: error.call, reason: error.source.to_string() }
+    RunError::Host {
+        what: error.call,
+        reason: error.source.to_string(),
+    }
 }
 
 fn unavailable(reason: String) -> RunError {
-    RunError::Unavailable { hypervisor: NAME, reason }
+    RunError::Unavailable {
+        hypervisor: NAME,
+        reason,
+    }
 }
 
 fn missing_capabilities(system: &System) -> Result<Vec<&'static str>, RunError> {
@@ -128,7 +153,10 @@ fn why_not_opened(error: &KvmError) -> String {
              as root, {OTHERWISE}"
         ),
         Some(libc::ENODEV | libc::ENXIO) => {
-            format!("/dev/kvm is there but no driver answers ({}); load kvm_intel or kvm_amd, {OTHERWISE}", error.source)
+            format!(
+                "/dev/kvm is there but no driver answers ({}); load kvm_intel or kvm_amd, {OTHERWISE}",
+                error.source
+            )
         }
         _ => format!("cannot open /dev/kvm: {}; {OTHERWISE}", error.source),
     }

@@ -48,13 +48,23 @@ impl KvmPartition {
         }
         let signals = Arc::new(VpSignals::new(config.vp_count));
         let launch = PlainLaunch::new(config.memory.clone(), config.vp_count);
-        Ok(Self { vm, leaves, phys_bits, config, signals, launch, tsc: Arc::default(), handed_out: false })
+        Ok(Self {
+            vm,
+            leaves,
+            phys_bits,
+            config,
+            signals,
+            launch,
+            tsc: Arc::default(),
+            handed_out: false,
+        })
     }
 
     fn runner(&self, vp: u32, bus: &Arc<dyn VpBus>) -> Result<KvmRunner, KvmError> {
         let mut vcpu = Vcpu::new(&self.vm, vp)?;
         let leaves = cpuid::for_vp(&self.leaves, vp, self.config.vp_count, &self.config.cpuid);
-        vcpu.set_cpuid(&leaves).map_err(|e| e.about(format_args!("vp {vp}")))?;
+        vcpu.set_cpuid(&leaves)
+            .map_err(|e| e.about(format_args!("vp {vp}")))?;
         let kicker = vcpu.kicker();
         self.signals.set_kick(vp, move || kicker.kick());
         let world = World {
@@ -73,7 +83,11 @@ impl KvmPartition {
 
 /// The highest place at or below the usual one that is not RAM.
 fn vmx_pages(memory: &GuestMemory) -> u64 {
-    let free = |gpa: u64| (0..VMX_PAGES_LEN).step_by(0x1000).all(|o| !memory.is_ram(gpa + o, 0x1000));
+    let free = |gpa: u64| {
+        (0..VMX_PAGES_LEN)
+            .step_by(0x1000)
+            .all(|o| !memory.is_ram(gpa + o, 0x1000))
+    };
     let candidates = (0..64).map(|n| VMX_PAGES - n * VMX_PAGES_LEN);
     candidates.into_iter().find(|&gpa| free(gpa)).unwrap_or(VMX_PAGES)
 }
@@ -91,7 +105,10 @@ impl Partition for KvmPartition {
     fn runners(&mut self, bus: Arc<dyn VpBus>) -> Result<Vec<Box<dyn Runner>>, RunError> {
         if std::mem::replace(&mut self.handed_out, true) {
             let what = "runners of a kvm partition".to_owned();
-            return Err(RunError::Host { what, reason: "they were handed out already".into() });
+            return Err(RunError::Host {
+                what,
+                reason: "they were handed out already".into(),
+            });
         }
         let mut runners: Vec<Box<dyn Runner>> = Vec::with_capacity(self.config.vp_count as usize);
         for vp in 0..self.config.vp_count {

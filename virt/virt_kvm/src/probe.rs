@@ -56,8 +56,13 @@ pub(crate) fn probe(system: &System) -> Result<Probe, KvmError> {
     let best = match measure(system)? {
         Ok(time) => time,
         Err(stopped) => {
-            let reason = format!("kvm could not run a loop of {INSTRUCTIONS} instructions at cpl 0: {stopped}");
-            return Ok(Probe { hardware: false, mips: None, reason });
+            let reason =
+                format!("kvm could not run a loop of {INSTRUCTIONS} instructions at cpl 0: {stopped}");
+            return Ok(Probe {
+                hardware: false,
+                mips: None,
+                reason,
+            });
         }
     };
     let mips = f64::from(INSTRUCTIONS) / best.as_secs_f64().max(1e-9) / 1e6;
@@ -67,9 +72,17 @@ pub(crate) fn probe(system: &System) -> Result<Probe, KvmError> {
         Virtualisation::Svm => "the processor shows svm",
         Virtualisation::Software => "the processor shows neither vmx nor svm",
     };
-    let verdict = if hardware { "on hardware" } else { "emulated in software" };
+    let verdict = if hardware {
+        "on hardware"
+    } else {
+        "emulated in software"
+    };
     let reason = format!("guest kernel code is {verdict} here: {mips:.1} mips at cpl 0, and {below}");
-    Ok(Probe { hardware, mips: Some(mips), reason })
+    Ok(Probe {
+        hardware,
+        mips: Some(mips),
+        reason,
+    })
 }
 
 /// The better of two runs, or why one stopped.
@@ -105,7 +118,9 @@ fn measure(system: &System) -> Result<Result<Duration, String>, KvmError> {
 fn flat_protected_mode(before: &X86State) -> X86State {
     let flat = |selector: u16, kind: u32| x86defs::SegmentRegister {
         selector,
-        attributes: SegmentAttributes(kind | 0x80 | SegmentAttributes::S | SegmentAttributes::DB | SegmentAttributes::G),
+        attributes: SegmentAttributes(
+            kind | 0x80 | SegmentAttributes::S | SegmentAttributes::DB | SegmentAttributes::G,
+        ),
         limit: 0xFFFF_FFFF,
         base: 0,
     };

@@ -26,7 +26,11 @@ const PLAIN_MSRS: [u32; 11] = [
 
 fn msr_numbers() -> Vec<u32> {
     let variable = msr::MTRR_PHYS_BASE0..msr::MTRR_PHYS_BASE0 + 2 * VARIABLE_MTRRS as u32;
-    PLAIN_MSRS.into_iter().chain(FIXED_MTRR_MSRS).chain(variable).collect()
+    PLAIN_MSRS
+        .into_iter()
+        .chain(FIXED_MTRR_MSRS)
+        .chain(variable)
+        .collect()
 }
 
 fn msr_values(s: &X86State) -> Vec<u64> {
@@ -97,19 +101,48 @@ fn segment_from_kvm(s: &kb::kvm_segment) -> SegmentRegister {
         | bit(s.db, SegmentAttributes::DB)
         | bit(s.g, SegmentAttributes::G)
         | bit(s.unusable, SegmentAttributes::UNUSABLE);
-    SegmentRegister { selector: s.selector, attributes: SegmentAttributes(attributes), limit: s.limit, base: s.base }
+    SegmentRegister {
+        selector: s.selector,
+        attributes: SegmentAttributes(attributes),
+        limit: s.limit,
+        base: s.base,
+    }
 }
 
 fn table_to_kvm(t: &TableRegister) -> kb::kvm_dtable {
-    kb::kvm_dtable { base: t.base, limit: t.limit, ..Default::default() }
+    kb::kvm_dtable {
+        base: t.base,
+        limit: t.limit,
+        ..Default::default()
+    }
 }
 
 fn table_from_kvm(t: &kb::kvm_dtable) -> TableRegister {
-    TableRegister { base: t.base, limit: t.limit }
+    TableRegister {
+        base: t.base,
+        limit: t.limit,
+    }
 }
 
 fn regs(s: &X86State) -> kb::kvm_regs {
-    let [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = s.gpr;
+    let [
+        rax,
+        rcx,
+        rdx,
+        rbx,
+        rsp,
+        rbp,
+        rsi,
+        rdi,
+        r8,
+        r9,
+        r10,
+        r11,
+        r12,
+        r13,
+        r14,
+        r15,
+    ] = s.gpr;
     kb::kvm_regs {
         rax,
         rbx,
@@ -134,7 +167,8 @@ fn regs(s: &X86State) -> kb::kvm_regs {
 
 fn set_from_regs(s: &mut X86State, r: &kb::kvm_regs) {
     s.gpr = [
-        r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15,
+        r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13,
+        r.r14, r.r15,
     ];
     s.rip = r.rip;
     s.rflags = r.rflags;
@@ -184,7 +218,12 @@ fn set_from_sregs(s: &mut X86State, k: &kb::kvm_sregs) {
 
 fn debug_regs(dr: &[u64; 6]) -> kb::kvm_debugregs {
     let [d0, d1, d2, d3, dr6, dr7] = *dr;
-    kb::kvm_debugregs { db: [d0, d1, d2, d3], dr6, dr7, ..Default::default() }
+    kb::kvm_debugregs {
+        db: [d0, d1, d2, d3],
+        dr6,
+        dr7,
+        ..Default::default()
+    }
 }
 
 /// All registers of a VP.
@@ -200,7 +239,12 @@ pub(crate) fn read(vcpu: &Vcpu) -> Result<X86State, KvmError> {
 }
 
 /// Replaces all registers of a VP that holds `before`; groups that do not change are left alone.
-pub(crate) fn write(vcpu: &mut Vcpu, before: &X86State, s: &X86State, apic_base: u64) -> Result<(), KvmError> {
+pub(crate) fn write(
+    vcpu: &mut Vcpu,
+    before: &X86State,
+    s: &X86State,
+    apic_base: u64,
+) -> Result<(), KvmError> {
     // CR4.OSXSAVE first: XCR0 needs it on some kernels; EFER and CR0 are checked against each other as one.
     vcpu.set_sregs(&sregs(s, apic_base))?;
     vcpu.set_regs(&regs(s))?;

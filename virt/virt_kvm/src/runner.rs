@@ -113,7 +113,10 @@ impl KvmRunner {
                     let before = self.read()?;
                     self.clear_events()?;
                     self.replace(&before, &restart.state(&before))?;
-                    events = VpEvents { init: false, ..events };
+                    events = VpEvents {
+                        init: false,
+                        ..events
+                    };
                 }
                 Step::Run { nmi } => {
                     if nmi {
@@ -146,7 +149,10 @@ impl KvmRunner {
         let cr8 = u64::from(self.world.bus.cr8(self.vp));
         self.vcpu.set_cr8(cr8);
         self.unfinished = false;
-        let exit = self.vcpu.run().map_err(|e| host(e.about(format_args!("vp {}", self.vp))))?;
+        let exit = self
+            .vcpu
+            .run()
+            .map_err(|e| host(e.about(format_args!("vp {}", self.vp))))?;
         let after = access::answer(&*self.world.bus, self.vp, exit);
         self.window_known = true;
         self.interrupts_enabled = self.vcpu.interrupts_enabled();
@@ -190,7 +196,13 @@ impl KvmRunner {
         let rip = self.read()?.rip;
         let stop = self.engine_step()?;
         let steps = self.fallback.as_ref().map_or(0, |f| f.steps);
-        tracing::trace!(vp = self.vp, rip = format_args!("{rip:#x}"), ?bytes, steps, "kvm cannot emulate this; stepped");
+        tracing::trace!(
+            vp = self.vp,
+            rip = format_args!("{rip:#x}"),
+            ?bytes,
+            steps,
+            "kvm cannot emulate this; stepped"
+        );
         Ok(stop)
     }
 
@@ -202,7 +214,13 @@ impl KvmRunner {
         let world = &self.world;
         let fallback = self.fallback.get_or_insert_with(|| {
             let leaves = cpuid::to_entries(&world.leaves);
-            Box::new(Fallback::new(self.vp, world.bus.clone(), world.memory.clone(), leaves, world.phys_bits))
+            Box::new(Fallback::new(
+                self.vp,
+                world.bus.clone(),
+                world.memory.clone(),
+                leaves,
+                world.phys_bits,
+            ))
         });
         let mut after = before;
         let stepped = fallback.step(&mut after, &mut fpu, tsc);
@@ -231,13 +249,21 @@ impl KvmRunner {
     /// Forgets pending exceptions, injections, NMIs and shadows.
     fn clear_events(&mut self) -> Result<(), RunError> {
         let flags = kb::KVM_VCPUEVENT_VALID_NMI_PENDING | kb::KVM_VCPUEVENT_VALID_SHADOW;
-        self.vcpu.set_events(&kb::kvm_vcpu_events { flags, ..Default::default() }).map_err(host)
+        self.vcpu
+            .set_events(&kb::kvm_vcpu_events {
+                flags,
+                ..Default::default()
+            })
+            .map_err(host)
     }
 
     fn apic_base(&self) -> u64 {
         const RESET: u64 = 0xFEE0_0000 | msr::APIC_BASE_ENABLE;
         let bsp = if self.vp == 0 { msr::APIC_BASE_BSP } else { 0 };
-        self.world.bus.msr_read(self.vp, msr::APIC_BASE).unwrap_or(RESET | bsp)
+        self.world
+            .bus
+            .msr_read(self.vp, msr::APIC_BASE)
+            .unwrap_or(RESET | bsp)
     }
 
     fn read(&self) -> Result<X86State, RunError> {
@@ -257,7 +283,11 @@ impl KvmRunner {
     }
 
     fn check(&self, vp: VpIndex) -> Result<(), RunError> {
-        if vp == self.vp { Ok(()) } else { Err(RunError::NoSuchVp(vp)) }
+        if vp == self.vp {
+            Ok(())
+        } else {
+            Err(RunError::NoSuchVp(vp))
+        }
     }
 
     /// For a debugger: the state after any pending access, and the stop that finishing it caused.
@@ -276,7 +306,11 @@ impl Runner for KvmRunner {
     fn reset(&mut self) -> Result<(), RunError> {
         self.settle()?;
         let given = self.world.launch.state(self.vp);
-        self.activity = if self.vp == 0 || given.is_some() { Activity::Running } else { Activity::WaitForSipi };
+        self.activity = if self.vp == 0 || given.is_some() {
+            Activity::Running
+        } else {
+            Activity::WaitForSipi
+        };
         self.held = VpEvents::default();
         self.stopped_at = None;
         self.tsc.reset();
@@ -289,7 +323,9 @@ impl Runner for KvmRunner {
 
     fn run(&mut self) -> Result<VpStop, RunError> {
         let _entered = self.vcpu.enter_thread().map_err(host)?;
-        self.tsc.follow(&mut self.vcpu, &self.world.tsc, &self.world.clock).map_err(host)?;
+        self.tsc
+            .follow(&mut self.vcpu, &self.world.tsc, &self.world.clock)
+            .map_err(host)?;
         if let Some(stop) = self.leave_breakpoint()? {
             return Ok(stop);
         }

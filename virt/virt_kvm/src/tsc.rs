@@ -31,7 +31,9 @@ impl TscBase {
 /// The offset of the VPs before this one, unless the clock has stood still since.
 fn agreed(shared: Option<i64>, wanted: i64, khz: u64) -> i64 {
     let tolerance = TOLERANCE_US * khz / 1000;
-    shared.filter(|offset| offset.wrapping_sub(wanted).unsigned_abs() < tolerance).unwrap_or(wanted)
+    shared
+        .filter(|offset| offset.wrapping_sub(wanted).unsigned_abs() < tolerance)
+        .unwrap_or(wanted)
 }
 
 /// One VP's counter.
@@ -45,7 +47,11 @@ pub(crate) struct Tsc {
 
 impl Tsc {
     pub(crate) fn new(vcpu: &Vcpu) -> Result<Self, KvmError> {
-        Ok(Self { khz: vcpu.tsc_khz()?, movable: vcpu.tsc_offset()?.is_some(), applied: None })
+        Ok(Self {
+            khz: vcpu.tsc_khz()?,
+            movable: vcpu.tsc_offset()?.is_some(),
+            applied: None,
+        })
     }
 
     /// Moves the counter by what the clock and the host's counter have drifted apart (a pause) since the
@@ -57,7 +63,10 @@ impl Tsc {
         let wanted = base.offset(clock, self.khz);
         let next = match self.applied {
             Some(applied) if applied == wanted => return Ok(()),
-            Some(applied) => vcpu.tsc_offset()?.unwrap_or(applied).wrapping_add(wanted.wrapping_sub(applied)),
+            Some(applied) => vcpu
+                .tsc_offset()?
+                .unwrap_or(applied)
+                .wrapping_add(wanted.wrapping_sub(applied)),
             None => wanted,
         };
         vcpu.set_tsc_offset(next)?;
@@ -80,7 +89,11 @@ mod tests {
         let khz = 2_000_000;
         assert_eq!(agreed(None, -5000, khz), -5000);
         assert_eq!(agreed(Some(-5000), -5000 + 199_999, khz), -5000);
-        assert_eq!(agreed(Some(-5000), -5000 - 200_000, khz), -205_000, "after a pause there is a new one");
+        assert_eq!(
+            agreed(Some(-5000), -5000 - 200_000, khz),
+            -205_000,
+            "after a pause there is a new one"
+        );
     }
 
     #[test]
@@ -89,6 +102,9 @@ mod tests {
         let before = host_tsc();
         let offset = base.offset(&clock, 2_000_000);
         let start = before.wrapping_add_signed(offset);
-        assert!(start as i64 <= 0 && start as i64 > -1_000_000_000, "the clock stands at 0: {start:#x}");
+        assert!(
+            start as i64 <= 0 && start as i64 > -1_000_000_000,
+            "the clock stands at 0: {start:#x}"
+        );
     }
 }

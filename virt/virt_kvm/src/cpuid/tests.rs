@@ -6,8 +6,21 @@ use super::*;
 fn leaf(function: u32, index: u32, regs: [u32; 4]) -> Leaf {
     let [eax, ebx, ecx, edx] = regs;
     let has_subleaves = matches!(function, 4 | 7 | 0xB | 0xD | 0x1F | 0x8000_001D);
-    let flags = if has_subleaves { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } else { 0 };
-    Leaf { function, index, flags, eax, ebx, ecx, edx, ..Default::default() }
+    let flags = if has_subleaves {
+        KVM_CPUID_FLAG_SIGNIFCANT_INDEX
+    } else {
+        0
+    };
+    Leaf {
+        function,
+        index,
+        flags,
+        eax,
+        ebx,
+        ecx,
+        edx,
+        ..Default::default()
+    }
 }
 
 fn machine() -> Vec<Leaf> {
@@ -34,7 +47,10 @@ fn machine() -> Vec<Leaf> {
 }
 
 fn get(leaves: &[Leaf], function: u32, index: u32) -> Option<Leaf> {
-    leaves.iter().find(|l| l.function == function && l.index == index).copied()
+    leaves
+        .iter()
+        .find(|l| l.function == function && l.index == index)
+        .copied()
 }
 
 #[test]
@@ -55,12 +71,20 @@ fn features_that_are_not_ours_are_hidden_on_hardware() {
 #[test]
 fn only_emulated_instructions_are_advertised_on_software_nested_kvm() {
     let leaves = policy(&machine(), Virtualisation::Software);
-    assert_eq!(get(&leaves, 1, 0).unwrap().ecx, 1 << 31 | 1 << 30, "rdrand and the hypervisor bit");
+    assert_eq!(
+        get(&leaves, 1, 0).unwrap().ecx,
+        1 << 31 | 1 << 30,
+        "rdrand and the hypervisor bit"
+    );
     let seven = get(&leaves, 7, 0).unwrap();
     let bmi_smap_invpcid = 1 << 3 | 1 << 8 | 1 << 20 | 1 << 10;
     assert_eq!((seven.ebx & bmi_smap_invpcid, seven.eax, seven.edx), (0, 0, 0));
     assert_eq!(get(&leaves, 0x8000_0001, 0).unwrap().edx & 1 << 27, 0, "rdtscp");
-    assert_ne!(get(&leaves, 0x8000_0001, 0).unwrap().edx & 1 << 29, 0, "long mode");
+    assert_ne!(
+        get(&leaves, 0x8000_0001, 0).unwrap().edx & 1 << 29,
+        0,
+        "long mode"
+    );
     assert!(get(&leaves, 0xD, 0).is_none());
 }
 
@@ -96,13 +120,28 @@ fn a_single_processor_has_no_siblings() {
 #[test]
 fn the_partitions_leaves_replace_whole_leaves_or_one_subleaf() {
     let own = [
-        CpuidEntry { leaf: 0x4000_0000, eax: 7, ..Default::default() },
-        CpuidEntry { leaf: 7, subleaf: Some(0), ebx: 5, ..Default::default() },
-        CpuidEntry { leaf: 4, ..Default::default() },
+        CpuidEntry {
+            leaf: 0x4000_0000,
+            eax: 7,
+            ..Default::default()
+        },
+        CpuidEntry {
+            leaf: 7,
+            subleaf: Some(0),
+            ebx: 5,
+            ..Default::default()
+        },
+        CpuidEntry {
+            leaf: 4,
+            ..Default::default()
+        },
     ];
     let leaves = for_vp(&policy(&machine(), Virtualisation::Svm), 0, 1, &own);
     assert_eq!(get(&leaves, 0x4000_0000, 0).unwrap().eax, 7);
-    assert_eq!((get(&leaves, 7, 0).unwrap().ebx, get(&leaves, 7, 1).unwrap().eax), (5, u32::MAX));
+    assert_eq!(
+        (get(&leaves, 7, 0).unwrap().ebx, get(&leaves, 7, 1).unwrap().eax),
+        (5, u32::MAX)
+    );
     assert_eq!(leaves.iter().filter(|l| l.function == 4).count(), 1);
     let entries = to_entries(&leaves);
     assert_eq!(x86defs::cpuid::find(&entries, 7, 0).unwrap().ebx, 5);

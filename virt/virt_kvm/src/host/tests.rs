@@ -47,7 +47,12 @@ impl Sys for Host {
 }
 
 fn refusal(open: Option<i32>, version: i32, absent: &'static [u32]) -> String {
-    let host = Arc::new(Host { open, version, absent, open_fds: Mutex::new(0) });
+    let host = Arc::new(Host {
+        open,
+        version,
+        absent,
+        open_fds: Mutex::new(0),
+    });
     let error = Kvm::over(host.clone()).unwrap_err().to_string();
     assert_eq!(*host.open_fds.lock().unwrap(), 0, "nothing stays open");
     error
@@ -56,14 +61,20 @@ fn refusal(open: Option<i32>, version: i32, absent: &'static [u32]) -> String {
 #[test]
 fn a_missing_device_node_says_which_module_or_backend_to_take() {
     let text = refusal(Some(libc::ENOENT), 12, &[]);
-    assert!(text.starts_with("kvm is not available: /dev/kvm does not exist; load the module"), "{text}");
+    assert!(
+        text.starts_with("kvm is not available: /dev/kvm does not exist; load the module"),
+        "{text}"
+    );
     assert!(text.ends_with("or use --hypervisor soft"), "{text}");
 }
 
 #[test]
 fn a_refused_device_node_names_the_group() {
     let text = refusal(Some(libc::EACCES), 12, &[]);
-    assert!(text.contains("no permission to open /dev/kvm; join the group that owns it"), "{text}");
+    assert!(
+        text.contains("no permission to open /dev/kvm; join the group that owns it"),
+        "{text}"
+    );
     assert!(text.ends_with("or use --hypervisor soft"), "{text}");
 }
 
@@ -82,7 +93,10 @@ fn another_interface_version_is_refused() {
 #[test]
 fn missing_capabilities_are_all_named() {
     let text = refusal(None, 12, &[kb::KVM_CAP_X86_MSR_FILTER, kb::KVM_CAP_XSAVE]);
-    assert!(text.contains("lacks KVM_CAP_XSAVE, KVM_CAP_X86_MSR_FILTER; update the kernel"), "{text}");
+    assert!(
+        text.contains("lacks KVM_CAP_XSAVE, KVM_CAP_X86_MSR_FILTER; update the kernel"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -107,7 +121,10 @@ fn vp_counts_outside_the_hosts_range_are_refused() {
             timers: virt::TimerQueue::new(),
         };
         let error = kvm.new_partition(config).err().unwrap().to_string();
-        assert!(error.starts_with(&format!("{vp_count} virtual processors: kvm runs 1 to ")), "{error}");
+        assert!(
+            error.starts_with(&format!("{vp_count} virtual processors: kvm runs 1 to ")),
+            "{error}"
+        );
     }
 }
 

@@ -37,7 +37,10 @@ fn every_msr_of_the_state_has_its_number() {
     let (numbers, values) = (msr_numbers(), msr_values(&s));
     assert_eq!(numbers.len(), values.len());
     let value = |number: u32| values[numbers.iter().position(|&n| n == number).unwrap()];
-    assert_eq!((value(0x26F), value(0x20E), value(0x20F), value(msr::TSC_AUX)), (5, 6, 7, 8));
+    assert_eq!(
+        (value(0x26F), value(0x20E), value(0x20F), value(msr::TSC_AUX)),
+        (5, 6, 7, 8)
+    );
     assert_eq!(value(msr::PAT), msr::PAT_RESET);
     let mut back = X86State::reset();
     set_from_msrs(&mut back, &values);

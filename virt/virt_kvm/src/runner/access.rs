@@ -34,11 +34,13 @@ pub(super) fn answer(bus: &dyn VpBus, vp: VpIndex, exit: Exit<'_>) -> After {
     match exit {
         Exit::Interrupted | Exit::IrqWindow | Exit::SetTpr => After::Nothing,
         Exit::PortIn { port, size, data } => {
-            data.chunks_mut(size.min(WIDEST_PORT_ACCESS)).for_each(|item| bus.port_read(vp, port, item));
+            data.chunks_mut(size.min(WIDEST_PORT_ACCESS))
+                .for_each(|item| bus.port_read(vp, port, item));
             After::Unfinished
         }
         Exit::PortOut { port, size, data } => {
-            data.chunks(size.min(WIDEST_PORT_ACCESS)).for_each(|item| bus.port_write(vp, port, item));
+            data.chunks(size.min(WIDEST_PORT_ACCESS))
+                .for_each(|item| bus.port_write(vp, port, item));
             After::Unfinished
         }
         Exit::MmioRead { gpa, data } => {
@@ -55,7 +57,11 @@ pub(super) fn answer(bus: &dyn VpBus, vp: VpIndex, exit: Exit<'_>) -> After {
         }
         Exit::MsrWrite { msr, value, reply } => {
             reply.answer(bus.msr_write(vp, msr, value).then_some(value));
-            if msr == msr::APIC_BASE { After::ApicBase } else { After::Unfinished }
+            if msr == msr::APIC_BASE {
+                After::ApicBase
+            } else {
+                After::Unfinished
+            }
         }
         Exit::Hlt => After::Halted,
         Exit::Shutdown => After::TripleFault,
@@ -75,7 +81,9 @@ fn describe(exit: &Exit<'_>) -> String {
             let what = match *suberror {
                 kb::KVM_INTERNAL_ERROR_SIMUL_EX => "two exceptions met in a way that it cannot deliver",
                 kb::KVM_INTERNAL_ERROR_DELIVERY_EV => "an exit interrupted the delivery of an event",
-                kb::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON => "the processor left the guest for an unknown reason",
+                kb::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON => {
+                    "the processor left the guest for an unknown reason"
+                }
                 _ => "it does not say why",
             };
             format!("kvm gave up with internal error {suberror} ({what}; data {data:#x?})")

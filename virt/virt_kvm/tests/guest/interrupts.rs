@@ -17,7 +17,9 @@ fn an_interrupt_from_another_thread_wakes_a_halted_vp() {
     let guest = code(&[&[0xFB, 0xF4], &out(0x10, b'b'), STOP]);
     let Some(mut rig) = real_mode(&guest) else { return };
     rig.set_vector(0x40, 0x2000);
-    rig.memory.write(0x2000, &code(&[&out(0x10, b'a'), &[0xCF]])).unwrap();
+    rig.memory
+        .write(0x2000, &code(&[&out(0x10, b'a'), &[0xCF]]))
+        .unwrap();
     let bus = rig.bus.clone();
     let waker = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(30));
@@ -42,8 +44,14 @@ fn handler(mark: u8) -> Vec<u8> {
 
 #[test]
 fn an_interrupt_waits_until_the_guest_enables_them() {
-    let guest =
-        code(&[&out(PORT_RAISE, 0x40), &out(0x10, b'a'), &enable_and_wait_for(1), &out(0x10, b'c'), STOP, SPIN]);
+    let guest = code(&[
+        &out(PORT_RAISE, 0x40),
+        &out(0x10, b'a'),
+        &enable_and_wait_for(1),
+        &out(0x10, b'c'),
+        STOP,
+        SPIN,
+    ]);
     let Some(mut rig) = real_mode(&guest) else { return };
     rig.set_vector(0x40, 0x2000);
     rig.memory.write(0x2000, &handler(b'b')).unwrap();
@@ -70,11 +78,17 @@ fn a_halted_vp_with_interrupts_off_wakes_for_an_nmi_only() {
     let guest = code(&[&[0xFA], &out(PORT_RAISE, 0x40), &[0xF4], &out(0x10, b'e'), STOP]);
     let Some(mut rig) = real_mode(&guest) else { return };
     rig.set_vector(2, 0x2000);
-    rig.memory.write(0x2000, &code(&[&out(0x10, b'n'), &[0xCF]])).unwrap();
+    rig.memory
+        .write(0x2000, &code(&[&out(0x10, b'n'), &[0xCF]]))
+        .unwrap();
     let (bus, signals) = (rig.bus.clone(), rig.signals.clone());
     let waker = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(30));
-        assert_eq!(bus.log().vectors.len(), 1, "the vector was not taken with IF clear");
+        assert_eq!(
+            bus.log().vectors.len(),
+            1,
+            "the vector was not taken with IF clear"
+        );
         bus.log().events.entry(0).or_default().nmi = true;
         signals.wake(0);
     });
@@ -88,7 +102,9 @@ fn an_nmi_interrupts_running_code_with_interrupts_off() {
     let guest = code(&[&[0xFA], &out(PORT_NMI, 0), &out(0x10, b'e'), STOP]);
     let Some(mut rig) = real_mode(&guest) else { return };
     rig.set_vector(2, 0x2000);
-    rig.memory.write(0x2000, &code(&[&out(0x10, b'n'), &[0xCF]])).unwrap();
+    rig.memory
+        .write(0x2000, &code(&[&out(0x10, b'n'), &[0xCF]]))
+        .unwrap();
     assert_eq!(rig.run(), VpStop::Requested);
     assert_eq!(rig.written(0x10), b"ne");
 }
@@ -97,13 +113,56 @@ fn an_nmi_interrupts_running_code_with_interrupts_off() {
 fn the_task_priority_is_shared_with_the_bus_both_ways() {
     // mov rbx, cr8; mov eax, 5; mov cr8, rax; out 0x10, al; mov eax, 2; mov cr8, rax
     let guest = [
-        0x44, 0x0F, 0x20, 0xC3, 0xB8, 5, 0, 0, 0, 0x44, 0x0F, 0x22, 0xC0, 0xE6, 0x10, 0xB8, 2, 0, 0, 0, 0x44, 0x0F, 0x22,
-        0xC0,
+        0x44, 0x0F, 0x20, 0xC3, 0xB8, 5, 0, 0, 0, 0x44, 0x0F, 0x22, 0xC0, 0xE6, 0x10, 0xB8, 2, 0, 0, 0, 0x44,
+        0x0F, 0x22, 0xC0,
     ];
-    let Some(mut rig) = long_mode(&code(&[&guest, STOP])) else { return };
+    let Some(mut rig) = long_mode(&code(&[&guest, STOP])) else {
+        return;
+    };
     rig.bus.log().cr8.insert(0, 9);
     assert_eq!(rig.run(), VpStop::Requested);
-    assert_eq!(rig.state().gpr[gpr::RBX], 9, "the guest reads what the local apic holds");
-    assert_eq!(rig.bus.log().cr8[&0], 2, "the local apic sees what the guest wrote");
+    assert_eq!(
+        rig.state().gpr[gpr::RBX],
+        9,
+        "the guest reads what the local apic holds"
+    );
+    assert_eq!(
+        rig.bus.log().cr8[&0],
+        2,
+        "the local apic sees what the guest wrote"
+    );
     assert_eq!(rig.state().cr8, 2);
+}
+
+#[test]
+fn no_wake_is_lost_between_halting_and_parking() {
+    // again: sti; hlt; jmp again. The handler writes to 0x10; each write makes the next vector pending from
+    // another thread, at a moment that varies.
+    const ROUNDS: usize = 2000;
+    let Some(mut rig) = real_mode(&[0xFB, 0xF4, 0xEB, 0xFC]) else {
+        return;
+    };
+    rig.set_vector(0x40, 0x2000);
+    rig.memory
+        .write(0x2000, &code(&[&out(0x10, b'x'), &[0xCF]]))
+        .unwrap();
+    let (bus, signals) = (rig.bus.clone(), rig.signals.clone());
+    let raiser = std::thread::spawn(move || {
+        for round in 1..=ROUNDS {
+            bus.raise(0x40);
+            while bus.log().out.len() < round {
+                if signals.stopping() {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+            for _ in 0..round % 97 * 50 {
+                std::hint::spin_loop();
+            }
+        }
+        signals.set_stop(true);
+    });
+    assert_eq!(rig.run(), VpStop::Requested);
+    raiser.join().unwrap();
+    assert_eq!(rig.written(0x10).len(), ROUNDS);
 }

@@ -12,7 +12,10 @@ fn an_application_processor_starts_at_its_sipi_vector() {
     // VP 0: mov al, 5; out 0xe1, al; jmp $.  VP 1 at 0x5000: CPUID leaf 1, then stop with its APIC id.
     let bsp = code(&[&[0xB0, 5, 0xE6, PORT_START as u8], SPIN]);
     // mov eax, 1; cpuid; shr ebx, 24; mov al, bl; out 0x10, al; mov ax, cs; out 0x11, ax
-    let ap = [0x66, 0xB8, 1, 0, 0, 0, 0x0F, 0xA2, 0x66, 0xC1, 0xEB, 0x18, 0x88, 0xD8, 0xE6, 0x10, 0x8C, 0xC8, 0xE7, 0x11];
+    let ap = [
+        0x66, 0xB8, 1, 0, 0, 0, 0x0F, 0xA2, 0x66, 0xC1, 0xEB, 0x18, 0x88, 0xD8, 0xE6, 0x10, 0x8C, 0xC8, 0xE7,
+        0x11,
+    ];
     rig.memory.write(0x5000, &code(&[&ap, STOP])).unwrap();
     rig.load(&bsp, &real_mode_state());
     let threads = rig.spawn();
@@ -56,6 +59,10 @@ fn init_sends_the_boot_processor_to_its_reset_vector_and_keeps_its_mtrrs() {
     rig.memory.write(0x2000, STOP).unwrap();
     assert_eq!(rig.run(), VpStop::Requested);
     let s = rig.state();
-    assert_eq!((s.rip, s.gpr[gpr::RSP]), (0x2002, 0xFFFA), "it took #UD on the stack of reset state");
+    assert_eq!(
+        (s.rip, s.gpr[gpr::RSP]),
+        (0x2002, 0xFFFA),
+        "it took #UD on the stack of reset state"
+    );
     assert_eq!((s.gpr[gpr::RBX], s.mtrr.def_type), (0, 0xC06));
 }

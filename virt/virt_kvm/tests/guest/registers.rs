@@ -21,21 +21,36 @@ fn unusual_state() -> X86State {
     s.tr.limit = 0x67;
     s.ldtr.selector = 0x30;
     s.ldtr.base = 0x6000;
-    s.gdtr = TableRegister { base: 0x7000, limit: 0x3F };
-    s.idtr = TableRegister { base: 0x7100, limit: 0xFFF };
+    s.gdtr = TableRegister {
+        base: 0x7000,
+        limit: 0x3F,
+    };
+    s.idtr = TableRegister {
+        base: 0x7100,
+        limit: 0xFFF,
+    };
     s.cr2 = 0xDEAD_B000;
     s.cr8 = 3;
     s.dr = [0x100, 0x200, 0x300, 0x400, 0xFFFF_0FF1, 0x400 | 1];
     s.pat = 0x0606_0606_0606_0606;
     s.mtrr.def_type = 0xC00;
     for (n, fixed) in s.mtrr.fixed.iter_mut().enumerate() {
-        *fixed = if n % 2 == 0 { 0x0606_0606_0606_0606 } else { 0x0505_0505_0505_0505 };
+        *fixed = if n % 2 == 0 {
+            0x0606_0606_0606_0606
+        } else {
+            0x0505_0505_0505_0505
+        };
     }
     for (n, (base, mask)) in s.mtrr.variable.iter_mut().enumerate() {
         (*base, *mask) = ((n as u64) << 20 | 6, 0xF_FFF0_0800);
     }
     s.sysenter = (8, 0xFFFF_8000_0000_1000, 0xFFFF_8000_0000_2000);
-    s.syscall = (0x0013_0008_0000_0000, 0xFFFF_8000_0000_3000, 0xFFFF_8000_0000_4000, 0x4_7700);
+    s.syscall = (
+        0x0013_0008_0000_0000,
+        0xFFFF_8000_0000_3000,
+        0xFFFF_8000_0000_4000,
+        0x4_7700,
+    );
     s.kernel_gs_base = 0xFFFF_9000_0000_0000;
     s
 }
@@ -54,11 +69,21 @@ fn every_field_of_the_state_but_xcr0_and_tsc_aux_reads_back_as_it_was_set() {
 
 /// Leaves by which the guest has XSAVE with x87, SSE and AVX state, and RDTSCP.
 fn leaves_with_xsave() -> Vec<CpuidEntry> {
-    let leaf = |leaf: u32, eax: u32, ecx: u32, edx: u32| CpuidEntry { leaf, eax, ecx, edx, ..Default::default() };
+    let leaf = |leaf: u32, eax: u32, ecx: u32, edx: u32| CpuidEntry {
+        leaf,
+        eax,
+        ecx,
+        edx,
+        ..Default::default()
+    };
     vec![
         leaf(0, 0xD, 0, 0),
         leaf(1, 0x600, 1 << 31 | 1 << 28 | 1 << 26, 0x078B_FBFD),
-        CpuidEntry { subleaf: Some(0), ebx: 0x340, ..leaf(0xD, 7, 0x340, 0) },
+        CpuidEntry {
+            subleaf: Some(0),
+            ebx: 0x340,
+            ..leaf(0xD, 7, 0x340, 0)
+        },
         leaf(0x8000_0000, 0x8000_0001, 0, 0),
         leaf(0x8000_0001, 0, 1, 0x2C10_0800),
     ]
@@ -66,13 +91,22 @@ fn leaves_with_xsave() -> Vec<CpuidEntry> {
 
 #[test]
 fn xcr0_and_tsc_aux_read_back_where_the_guest_has_them() {
-    let Some(mut rig) = rig(1, leaves_with_xsave()) else { return };
+    let Some(mut rig) = rig(1, leaves_with_xsave()) else {
+        return;
+    };
     rig.load(STOP, &X86State::reset());
-    let mut state = X86State { xcr0: 7, tsc_aux: 5, ..long_mode_state() };
+    let mut state = X86State {
+        xcr0: 7,
+        tsc_aux: 5,
+        ..long_mode_state()
+    };
     state.cr4 |= x86defs::cr4::OSXSAVE;
     rig.runners[0].set_state(0, &state).unwrap();
     assert_eq!(rig.state(), state);
-    let error = rig.runners[0].set_state(0, &X86State { xcr0: 4, ..state }).unwrap_err().to_string();
+    let error = rig.runners[0]
+        .set_state(0, &X86State { xcr0: 4, ..state })
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("KVM_SET_XCRS (xcr0 0x4) (vp 0): "), "{error}");
 }
 
@@ -82,10 +116,15 @@ fn registers_that_the_guest_wrote_are_read_and_a_reset_forgets_them() {
     let guest = [
         0x48, 0xB8, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x49, 0x89, 0xC7, 0x0F, 0x22, 0xD0,
     ];
-    let Some(mut rig) = long_mode(&code(&[&guest, STOP])) else { return };
+    let Some(mut rig) = long_mode(&code(&[&guest, STOP])) else {
+        return;
+    };
     assert_eq!(rig.run(), VpStop::Requested);
     let s = rig.state();
-    assert_eq!((s.gpr[gpr::R15], s.cr2, s.rip), (0x1122_3344_5566_7788, 0x1122_3344_5566_7788, 0x1000 + 18));
+    assert_eq!(
+        (s.gpr[gpr::R15], s.cr2, s.rip),
+        (0x1122_3344_5566_7788, 0x1122_3344_5566_7788, 0x1000 + 18)
+    );
     rig.runners[0].reset().unwrap();
     assert_eq!(rig.state(), long_mode_state());
     // The relaunched guest does the same again.
@@ -98,7 +137,10 @@ fn registers_that_the_guest_wrote_are_read_and_a_reset_forgets_them() {
 fn a_bad_state_is_refused_with_the_vp_named() {
     let Some(mut rig) = rig(1, Vec::new()) else { return };
     rig.load(STOP, &X86State::reset());
-    let state = X86State { cr0: 0x8000_0000, ..X86State::reset() };
+    let state = X86State {
+        cr0: 0x8000_0000,
+        ..X86State::reset()
+    };
     let error = rig.runners[0].set_state(0, &state).unwrap_err().to_string();
     assert!(error.starts_with("KVM_SET_SREGS (vp 0): "), "{error}");
 }

@@ -7,7 +7,9 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use virt::{Clock, Hypervisor, Partition, PartitionConfig, Runner, TimerQueue, VpBus, VpIndex, VpSignals, VpStop};
+use virt::{
+    Clock, Hypervisor, Partition, PartitionConfig, Runner, TimerQueue, VpBus, VpIndex, VpSignals, VpStop,
+};
 use virt_kvm::Kvm;
 use x86defs::cpuid::CpuidEntry;
 use x86defs::{SegmentAttributes, SegmentRegister, X86State, cr0, cr4, efer};
@@ -69,7 +71,8 @@ impl FakeBus {
 impl VpBus for FakeBus {
     fn port_read(&self, _vp: VpIndex, _port: u16, data: &mut [u8]) {
         let mut log = self.log();
-        data.iter_mut().for_each(|b| *b = log.input.pop_front().unwrap_or(0xFF));
+        data.iter_mut()
+            .for_each(|b| *b = log.input.pop_front().unwrap_or(0xFF));
     }
     fn port_write(&self, _vp: VpIndex, port: u16, data: &[u8]) {
         self.log().out.push((port, data.to_vec()));
@@ -140,14 +143,26 @@ pub(crate) fn rig(vp_count: u32, cpuid: Vec<CpuidEntry>) -> Option<Rig> {
     let kvm = kvm()?;
     let memory = GuestMemory::allocate(&[(0, RAM)]).unwrap();
     let clock = Arc::new(Clock::host());
-    let config =
-        PartitionConfig { vp_count, memory: memory.clone(), cpuid, clock: clock.clone(), timers: TimerQueue::new() };
+    let config = PartitionConfig {
+        vp_count,
+        memory: memory.clone(),
+        cpuid,
+        clock: clock.clone(),
+        timers: TimerQueue::new(),
+    };
     let mut partition = kvm.new_partition(config).unwrap();
     let bus = Arc::new(FakeBus::default());
     let signals = partition.signals();
     assert!(bus.signals.set(signals.clone()).is_ok());
     let runners = partition.runners(bus.clone()).unwrap();
-    Some(Rig { bus, memory, signals, clock, runners, partition })
+    Some(Rig {
+        bus,
+        memory,
+        signals,
+        clock,
+        runners,
+        partition,
+    })
 }
 
 /// One VP that is about to run `code` in real mode at [`ENTRY`], stack below it, interrupts off.
@@ -166,17 +181,25 @@ pub(crate) fn long_mode(code: &[u8]) -> Option<Rig> {
 }
 
 pub(crate) fn real_mode_state() -> X86State {
-    let mut s = X86State { rip: ENTRY, ..X86State::reset() };
+    let mut s = X86State {
+        rip: ENTRY,
+        ..X86State::reset()
+    };
     (s.cs.selector, s.cs.base) = (0, 0);
     s.gpr[x86defs::state::gpr::RSP] = ENTRY;
     s
 }
 
 pub(crate) fn long_mode_state() -> X86State {
-    let mut s = X86State { rip: ENTRY, ..X86State::reset() };
+    let mut s = X86State {
+        rip: ENTRY,
+        ..X86State::reset()
+    };
     let segment = |selector: u16, kind: u32| SegmentRegister {
         selector,
-        attributes: SegmentAttributes(kind | SegmentAttributes::P | SegmentAttributes::S | SegmentAttributes::G),
+        attributes: SegmentAttributes(
+            kind | SegmentAttributes::P | SegmentAttributes::S | SegmentAttributes::G,
+        ),
         limit: 0xFFFF_FFFF,
         base: 0,
     };
@@ -212,7 +235,9 @@ impl Rig {
 
     /// Points real-mode vector `vector` at `offset` in segment 0.
     pub(crate) fn set_vector(&self, vector: u8, offset: u16) {
-        self.memory.write(u64::from(vector) * 4, &u32::from(offset).to_le_bytes()).unwrap();
+        self.memory
+            .write(u64::from(vector) * 4, &u32::from(offset).to_le_bytes())
+            .unwrap();
     }
 
     /// Runs VP 0 on this thread until it stops; a guest that hangs is stopped after a while.
@@ -246,7 +271,13 @@ impl Rig {
 
     /// Everything written to `port`, as bytes in order.
     pub(crate) fn written(&self, port: u16) -> Vec<u8> {
-        self.bus.log().out.iter().filter(|o| o.0 == port).flat_map(|o| o.1.clone()).collect()
+        self.bus
+            .log()
+            .out
+            .iter()
+            .filter(|o| o.0 == port)
+            .flat_map(|o| o.1.clone())
+            .collect()
     }
 
     pub(crate) fn state(&mut self) -> X86State {

@@ -38,14 +38,18 @@ fn a_stop_request_before_the_run_is_not_lost() {
 #[test]
 fn a_triple_fault_is_reported_and_not_a_reset() {
     // lidt [0x3000] (limit 0); int3
-    let Some(mut rig) = real_mode(&[0x0F, 0x01, 0x1E, 0x00, 0x30, 0xCC]) else { return };
+    let Some(mut rig) = real_mode(&[0x0F, 0x01, 0x1E, 0x00, 0x30, 0xCC]) else {
+        return;
+    };
     assert_eq!(rig.run(), VpStop::TripleFault { vp: 0 });
 }
 
 #[test]
 fn the_time_stamp_counter_stands_still_while_the_clock_does() {
     // rdtsc; out 0xf4, al
-    let Some(mut rig) = real_mode(&code(&[&[0x0F, 0x31], STOP, &[0x0F, 0x31], STOP])) else { return };
+    let Some(mut rig) = real_mode(&code(&[&[0x0F, 0x31], STOP, &[0x0F, 0x31], STOP])) else {
+        return;
+    };
     let tsc = |s: x86defs::X86State| s.gpr[gpr::RDX] << 32 | s.gpr[gpr::RAX];
     assert_eq!(rig.run(), VpStop::Requested);
     let first = tsc(rig.state());
@@ -62,19 +66,29 @@ fn the_time_stamp_counter_stands_still_while_the_clock_does() {
         return;
     }
     // At most 6 GHz over the time that really passed for the guest.
-    assert!(second - first < 6 * (passed + 20_000_000), "{} cycles in {passed} ns", second - first);
+    assert!(
+        second - first < 6 * (passed + 20_000_000),
+        "{} cycles in {passed} ns",
+        second - first
+    );
 }
 
 #[test]
 fn a_debugger_steps_and_stops_at_breakpoints() {
     // mov ebx, 1; inc ebx; inc ebx; inc ebx; out 0xf4, al
-    let Some(mut rig) = long_mode(&code(&[&[0xBB, 1, 0, 0, 0, 0xFF, 0xC3, 0xFF, 0xC3, 0xFF, 0xC3], STOP])) else {
+    let Some(mut rig) = long_mode(&code(&[
+        &[0xBB, 1, 0, 0, 0, 0xFF, 0xC3, 0xFF, 0xC3, 0xFF, 0xC3],
+        STOP,
+    ])) else {
         return;
     };
     let debug = rig.runners[0].debug().unwrap();
     assert_eq!(debug.translate(0, 0x1005).unwrap(), Some(0x1005));
     assert_eq!(debug.translate(0, 0xFFFF_8000_0000_0000).unwrap(), None);
-    assert_eq!(u16::from_le_bytes(debug.fxsave(0).unwrap()[..2].try_into().unwrap()), 0x37F);
+    assert_eq!(
+        u16::from_le_bytes(debug.fxsave(0).unwrap()[..2].try_into().unwrap()),
+        0x37F
+    );
     assert_eq!(debug.step(0).unwrap(), VpStop::Stepped { vp: 0 });
     debug.set_breakpoints(&[0x1007]).unwrap();
     assert!(debug.set_breakpoints(&[1, 2, 3, 4, 5]).is_err());
