@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use x86defs::paging::PAGE_BYTES;
 use x86defs::{SegmentAttributes, SegmentRegister, TableRegister};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Size of the native context, in bytes.
 const NATIVE_BYTES: usize = size_of::<IgvmNativeVpContextX64>();
@@ -110,11 +110,12 @@ fn decode_native(bytes: &[u8]) -> Result<NativeContext, Failure> {
         limit,
         base: base.into(),
     };
+    let mut gpr = [0; 16];
+    for (register, value) in gpr.iter_mut().zip(bytes.chunks_exact(8)) {
+        *register = u64::from_le_bytes(value.try_into().unwrap_or_default());
+    }
     Ok(NativeContext {
-        gpr: [
-            raw.rax, raw.rcx, raw.rdx, raw.rbx, raw.rsp, raw.rbp, raw.rsi, raw.rdi, raw.r8, raw.r9, raw.r10,
-            raw.r11, raw.r12, raw.r13, raw.r14, raw.r15,
-        ],
+        gpr,
         rip: raw.rip,
         rflags: raw.rflags,
         idtr: TableRegister {
@@ -256,46 +257,11 @@ fn encode_list(registers: impl Iterator<Item = (u8, u32, [u8; 16])>, count: usiz
 }
 
 fn encode_native(context: &NativeContext) -> IgvmNativeVpContextX64 {
-    let [
-        rax,
-        rcx,
-        rdx,
-        rbx,
-        rsp,
-        rbp,
-        rsi,
-        rdi,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-    ] = context.gpr;
-    IgvmNativeVpContextX64 {
-        rax,
-        rcx,
-        rdx,
-        rbx,
-        rsp,
-        rbp,
-        rsi,
-        rdi,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
+    let mut raw = IgvmNativeVpContextX64 {
         rip: context.rip,
         rflags: context.rflags,
         idtr_base: context.idtr.base,
         idtr_limit: context.idtr.limit,
-        reserved: [0; 2],
         gdtr_limit: context.gdtr.limit,
         gdtr_base: context.gdtr.base,
         code_selector: context.cs.selector,
@@ -311,5 +277,11 @@ fn encode_native(context: &NativeContext) -> IgvmNativeVpContextX64 {
         cr3: context.cr3,
         cr4: context.cr4,
         efer: context.efer,
+        ..IgvmNativeVpContextX64::new_zeroed()
+    };
+    // The sixteen general purpose registers come first, in encoding order.
+    for (place, value) in raw.as_mut_bytes().chunks_exact_mut(8).zip(context.gpr) {
+        place.copy_from_slice(&value.to_le_bytes());
     }
+    raw
 }

@@ -77,6 +77,10 @@ pub fn encode<'p>(plans: &'p [LaunchPlan<'_>], options: &EncodeOptions) -> Resul
         mask: 0,
         isolation: Isolation::Native,
     };
+    // One header per step is exact for plans that were read from a file, and a start for all others.
+    encoder
+        .out
+        .reserve(plans.iter().map(|plan| plan.steps().len()).sum());
     // There are fewer platform types than mask bits, and each is there once.
     let masks: Vec<u32> = (0..plans.len()).map(|bit| 1 << bit).collect();
     for (plan, &mask) in plans.iter().zip(&masks) {

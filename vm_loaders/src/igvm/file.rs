@@ -8,9 +8,9 @@
 use super::codes::Code;
 use super::header::{Header, HeaderError, RawHeader};
 use super::problem::Problem;
-use igvm_defs::{IGVM_FIXED_HEADER, IGVM_FIXED_HEADER_V2, IGVM_MAGIC_VALUE, IgvmArchitecture};
+use igvm_defs::{IGVM_FIXED_HEADER, IGVM_FIXED_HEADER_V2, IGVM_MAGIC_VALUE};
 use std::io::Write;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 /// Format version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -93,42 +93,19 @@ impl FixedHeader {
 
     /// The header as it stands in a file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let format_version = match self.version {
-            FormatVersion::V1 => 1,
-            FormatVersion::V2 => 2,
-        };
-        let &Self {
-            variable_header_offset,
-            variable_header_size,
-            total_file_size,
-            checksum,
-            ..
-        } = self;
-        let magic = IGVM_MAGIC_VALUE;
-        match self.version {
-            FormatVersion::V1 => IGVM_FIXED_HEADER {
-                magic,
-                format_version,
-                variable_header_offset,
-                variable_header_size,
-                total_file_size,
-                checksum,
-            }
-            .as_bytes()
-            .to_vec(),
-            FormatVersion::V2 => IGVM_FIXED_HEADER_V2 {
-                magic,
-                format_version,
-                variable_header_offset,
-                variable_header_size,
-                total_file_size,
-                checksum,
-                architecture: IgvmArchitecture(self.architecture),
-                page_size: self.page_size,
-            }
-            .as_bytes()
-            .to_vec(),
+        let mut words = vec![
+            IGVM_MAGIC_VALUE,
+            1,
+            self.variable_header_offset,
+            self.variable_header_size,
+            self.total_file_size,
+            self.checksum,
+        ];
+        if self.version == FormatVersion::V2 {
+            words[1] = 2;
+            words.extend([self.architecture, self.page_size]);
         }
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
     /// The checksum that this header and `variable_headers` should have.

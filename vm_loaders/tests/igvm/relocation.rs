@@ -322,7 +322,7 @@ fn the_pat_bit_of_a_large_leaf_moves_with_it() {
     let plan = relocate(&image.plan(), 10 * MEBI).unwrap();
     let directory = &memory_of(&plan)[&(TABLES + 8 * MEBI + 2 * PAGE)];
     let entry = u64::from_le_bytes(directory[5 * 8..6 * 8].try_into().unwrap());
-    assert_eq!(entry, 10 * MEBI | LARGE_LEAF | 1 << 12);
+    assert_eq!(entry, (10 * MEBI) | LARGE_LEAF | (1 << 12));
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn impossible_bases_are_refused_with_the_bounds() {
     let mut image = Image::new(Isolation::Vsm, 0);
     (image.region.min_gpa, image.region.max_gpa) = (2 * MEBI, 64 * MEBI);
     let plan = image.plan();
-    for base in [0, 2 * MEBI + PAGE, 62 * MEBI, u64::MAX & !(2 * MEBI - 1)] {
+    for base in [0, 2 * MEBI + PAGE, 62 * MEBI, !(2 * MEBI - 1)] {
         assert!(
             matches!(relocate(&plan, base), Err(RelocateError::Base { .. })),
             "{base:#x}"
@@ -425,7 +425,7 @@ fn page_tables_that_cannot_be_fixed_say_why() {
             },
         ),
         (
-            |image| image.pages[2][1] = 2 * REGION | LARGE_LEAF,
+            |image| image.pages[2][1] = (2 * REGION) | LARGE_LEAF,
             1 << 30,
             PageTableError::NotIdentity {
                 va: REGION,

@@ -105,6 +105,14 @@ impl<'p> Output<'p> {
         }
     }
 
+    /// Room for `pages` more page headers and their data: growing step by step costs more than writing.
+    pub(super) fn reserve(&mut self, pages: usize) {
+        const PAGE_HEADER: usize = 32;
+        self.headers.reserve(pages.saturating_mul(PAGE_HEADER));
+        self.offsets.reserve(pages);
+        self.pieces.reserve(pages);
+    }
+
     /// Appends a header.
     pub(super) fn header(&mut self, header: &Header<'_>) {
         let content = header.content();
