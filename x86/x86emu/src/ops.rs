@@ -166,13 +166,13 @@ pub(crate) use pick;
 /// The instance of a handler for a condition.
 macro_rules! by_cond {
     ($f:ident, $cc:expr $(, $t:ty)*) => {{
-        const T: [$crate::uop::OpFn; 16] = [
+        let handlers: [$crate::uop::OpFn; 16] = [
             $f::<0 $(, $t)*>, $f::<1 $(, $t)*>, $f::<2 $(, $t)*>, $f::<3 $(, $t)*>,
             $f::<4 $(, $t)*>, $f::<5 $(, $t)*>, $f::<6 $(, $t)*>, $f::<7 $(, $t)*>,
             $f::<8 $(, $t)*>, $f::<9 $(, $t)*>, $f::<10 $(, $t)*>, $f::<11 $(, $t)*>,
             $f::<12 $(, $t)*>, $f::<13 $(, $t)*>, $f::<14 $(, $t)*>, $f::<15 $(, $t)*>,
         ];
-        T[usize::from($cc & 15)]
+        handlers[usize::from($cc & 15)]
     }};
 }
 pub(crate) use by_cond;

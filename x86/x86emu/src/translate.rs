@@ -15,6 +15,7 @@ use crate::code_map::chunk_mask;
 use crate::core::{CS, Core, RIP, Stop, key};
 use crate::mem::{Access, Generation};
 use crate::ops;
+use crate::ops::fuse::Shape;
 use crate::uop::Uop;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 use std::collections::HashSet;
@@ -169,6 +170,7 @@ fn build(cache: &mut Cache, w: &Window, rq: &Request<'_>, single: bool) -> Body 
     let mut d = Decoder::with_ip(bitness, &w.bytes[..w.len], 0, DecoderOptions::NONE);
     let mut body = Body { count: 0, len: 0, falls_through: true, short: false };
     let mut ins = Instruction::default();
+    let mut before = None;
     let max = if single { 1 } else { MAX_INSTRUCTIONS };
     while usize::from(body.count) < max && d.can_decode() {
         let at = d.position();
@@ -200,7 +202,8 @@ fn build(cache: &mut Cache, w: &Window, rq: &Request<'_>, single: bool) -> Body 
         {
             cache.uops.push(gate);
         }
-        push(cache, body.count == 0, uop, single);
+        push(cache, before, uop, convert::jump_condition(&source));
+        before = convert::shape(&source);
         body.count += 1;
         body.len = at + ins.len();
         match end {
@@ -219,11 +222,10 @@ fn build(cache: &mut Cache, w: &Window, rq: &Request<'_>, single: bool) -> Body 
 }
 
 /// Appends a uop, fused with the one before where there is a fused form.
-fn push(cache: &mut Cache, first: bool, uop: Uop, single: bool) {
-    if !first
-        && !single
+fn push(cache: &mut Cache, before: Option<Shape>, uop: Uop, cc: Option<u8>) {
+    if let (Some(shape), Some(cc)) = (before, cc)
         && let Some(last) = cache.uops.last_mut()
-        && let Some(fused) = ops::fuse::fuse(last, &uop)
+        && let Some(fused) = ops::fuse::fuse(last, shape, &uop, cc)
     {
         *last = fused;
         return;

@@ -142,9 +142,19 @@ fn cmov<const CC: u8>(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     c.set_reg(u.dst, u.size, v);
     Ok(())
 }
-/// CMOVcc.
-pub(crate) fn cmovcc(cc: u8) -> OpFn {
-    by_cond!(cmov, cc)
+fn cmov_rr<const CC: u8, T: Int>(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
+    let (old, new) = (T::get(c, u.dst), T::get(c, u.src));
+    let v = if c.flags.cond(CC) { new } else { old };
+    T::put(c, u.dst, v);
+    Ok(())
+}
+/// CMOVcc; `size` 4 or 8 between registers has its own handlers.
+pub(crate) fn cmovcc(cc: u8, size: u8, memory: bool) -> OpFn {
+    match (size, memory) {
+        (4, false) => by_cond!(cmov_rr, cc, u32),
+        (8, false) => by_cond!(cmov_rr, cc, u64),
+        _ => by_cond!(cmov, cc),
+    }
 }
 
 /// CBW, CWDE, CDQE: sign-extends the lower half of the accumulator to `size`.

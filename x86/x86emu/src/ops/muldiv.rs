@@ -3,6 +3,7 @@
 
 use crate::bus::Bus;
 use crate::core::{Core, Flow};
+use crate::ops::Int;
 use crate::uop::Uop;
 use x86defs::vector;
 
@@ -70,6 +71,28 @@ pub(crate) fn imul(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let fits = !over && sext(r as u64, u.size) == i128::from(r);
     c.set_reg(u.dst, u.size, r as u64);
     c.product_flags(u.size, r as u64, !fits);
+    Ok(())
+}
+/// IMUL r64, r64 and IMUL r32, r32.
+pub(crate) fn imul_rr<T: Int>(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
+    let (a, b) = (T::sext(T::get(c, u.dst)) as i64, T::sext(T::get(c, u.src)) as i64);
+    let (r, over) = a.overflowing_mul(b);
+    T::put(c, u.dst, r as u64);
+    let low = T::sext(r as u64);
+    c.flags.set_result(low);
+    c.flags.zero = 1;
+    c.flags.aux = 0;
+    let over = over || low != r as u64;
+    c.flags.set_cf_of(over, over);
+    Ok(())
+}
+/// MUL r64.
+pub(crate) fn mul64(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
+    let r = u128::from(c.gpr[0]) * u128::from(c.gpr[usize::from(u.dst & 15)]);
+    let high = (r >> 64) as u64;
+    c.gpr[0] = r as u64;
+    c.gpr[2] = high;
+    c.product_flags(8, r as u64, high != 0);
     Ok(())
 }
 /// DIV r/m.

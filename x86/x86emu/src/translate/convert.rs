@@ -4,6 +4,7 @@
 use super::{map, sse};
 use crate::core::{FLAT, FS, PAGE, RIP, ZERO, key};
 use crate::ops::alu::{Form, Kind};
+use crate::ops::fuse::Shape;
 use crate::ops::{self, alu, control, mov, shift, special, stack};
 use crate::uop::{ASIZE_SHIFT, FLAT64, LOCK, MEM, OpFn, REP, REPNE, Uop};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
@@ -215,15 +216,20 @@ impl Source<'_> {
     }
 }
 
-/// Condition number of a Jcc, SETcc or CMOVcc, from its opcode.
-fn condition(s: &Source<'_>) -> u8 {
-    s.ins.condition_code() as u8
+/// What a fused pair needs to know of its first instruction.
+pub(crate) fn shape(s: &Source<'_>) -> Option<Shape> {
+    let kind = alu_kind(s.ins.mnemonic())?;
+    s.is64().then(|| Shape { kind, form: s.form() })
+}
+
+/// The condition of a conditional jump.
+pub(crate) fn jump_condition(s: &Source<'_>) -> Option<u8> {
+    s.ins.is_jcc_short_or_near().then(|| cc_number(s))
 }
 
 /// Encoding number by iced's condition order.
 fn cc_number(s: &Source<'_>) -> u8 {
     use iced_x86::ConditionCode as C;
-    debug_assert!(condition(s) != 0);
     match s.ins.condition_code() {
         C::o => 0,
         C::no => 1,
@@ -404,7 +410,7 @@ fn conditional(s: &Source<'_>, m: M) -> Option<Uop> {
         | M::Setp | M::Setnp | M::Setl | M::Setge | M::Setle | M::Setg => Some(s.rm_uop(mov::setcc(cc_number(s)))),
         M::Cmovo | M::Cmovno | M::Cmovb | M::Cmovae | M::Cmove | M::Cmovne | M::Cmovbe | M::Cmova | M::Cmovs
         | M::Cmovns | M::Cmovp | M::Cmovnp | M::Cmovl | M::Cmovge | M::Cmovle | M::Cmovg => {
-            Some(s.rm_uop(mov::cmovcc(cc_number(s))))
+            Some(s.rm_uop(mov::cmovcc(cc_number(s), s.size(0), s.is_mem(1))))
         }
         _ => None,
     }

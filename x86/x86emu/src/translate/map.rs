@@ -34,11 +34,14 @@ fn arithmetic(s: &Source<'_>, m: M) -> Option<Uop> {
         with_aux(s.rm_uop(bit::test), op | if imm { bit::IMMEDIATE } else { 0 })
     };
     Some(match m {
+        M::Mul if s.is_reg(0) && s.size(0) == 8 => s.rm_uop(muldiv::mul64),
         M::Mul => s.rm_uop(muldiv::mul),
         M::Div => s.rm_uop(muldiv::div),
         M::Idiv => s.rm_uop(muldiv::idiv),
         M::Imul => match s.ins.op_count() {
             1 => s.rm_uop(muldiv::imul1),
+            2 if s.is_reg(1) && s.size(0) == 8 => s.rm_uop(muldiv::imul_rr::<u64>),
+            2 if s.is_reg(1) && s.size(0) == 4 => s.rm_uop(muldiv::imul_rr::<u32>),
             2 => s.rm_uop(muldiv::imul),
             _ => with_aux(s.rm_uop(muldiv::imul), 1),
         },
