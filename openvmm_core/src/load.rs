@@ -16,16 +16,18 @@ pub(crate) use notes::Notes;
 
 use crate::fit::{self, OutsideRam};
 use anyhow::{Context, bail};
-use launch_plan::{LaunchPlan, StepKind};
+use launch_plan::{Isolation, LaunchPlan, StepKind};
 use openvmm_defs::{
     Config, GpaRange, IgvmPayload, IsolationRequest, LoadMode, Machine, MemoryLayout, UefiSettings, Vtl2Base,
 };
 use vm_loaders::detect::{self, PayloadKind};
 use vm_loaders::igvm::{File, MappedFile};
 use vm_loaders::linux::{self, LinuxInputs};
+use vm_loaders::ovmf::{self, WrapOptions};
 use vm_loaders::uefi;
 
-const NO_OVMF: &str = "the ovmf machine is not available yet";
+const NO_FW_CFG: &str =
+    "the ovmf machine has no fw_cfg yet: its firmware finds no acpi tables and boots no disk";
 const NO_VTL2: &str = "OpenHCL runs in vtl2, which is not available on this hypervisor; boot the vtl0 payload itself, \
                        for example with --igvm type=uefi,path=FILE";
 
@@ -87,7 +89,22 @@ pub(crate) fn decide<'f>(
             payload: Payload::Parameters,
             plan: None,
         }),
-        _ => bail!("--ovmf: {NO_OVMF}"),
+        (LoadMode::Ovmf { .. }, Files::Ovmf(mapped)) => {
+            // As on a PC: entered at the reset vector, the end of the image mirrored below 1 MiB.
+            let options = WrapOptions {
+                mirror: true,
+                ..WrapOptions::new(Isolation::Native, config.processors)
+            };
+            let plan =
+                ovmf::plan(mapped.bytes(), &options).with_context(|| mapped.name().display().to_string())?;
+            notes.add(NO_FW_CFG);
+            Ok(Decision {
+                machine: config.machine,
+                payload: Payload::Parameters,
+                plan: Some(plan),
+            })
+        }
+        _ => bail!("the opened files do not belong to this load mode"),
     }
 }
 
@@ -103,7 +120,10 @@ fn decide_igvm<'f>(
     let (machine, payload) = match payload {
         IgvmPayload::Generic | IgvmPayload::Test | IgvmPayload::Linux => (machine, Payload::Parameters),
         IgvmPayload::Uefi(settings) => (machine, Payload::Uefi(settings.clone())),
-        IgvmPayload::Ovmf => bail!("type=ovmf: {NO_OVMF}"),
+        IgvmPayload::Ovmf => {
+            notes.add(NO_FW_CFG);
+            (machine, Payload::Parameters)
+        }
         IgvmPayload::OpenHcl => bail!("type=openhcl: {NO_VTL2}"),
         IgvmPayload::Auto(settings) => auto(&plan, settings, notes)?,
     };
@@ -129,7 +149,10 @@ fn auto(
         PayloadKind::Uefi => (Machine::HyperV, Payload::Uefi(settings.clone())),
         PayloadKind::Linux => (Machine::Linux, Payload::Parameters),
         PayloadKind::Generic => (Machine::Plain, Payload::Parameters),
-        PayloadKind::Ovmf => bail!("type=auto decided {found}: {NO_OVMF}"),
+        PayloadKind::Ovmf => {
+            notes.add(NO_FW_CFG);
+            (Machine::Ovmf, Payload::Parameters)
+        }
         PayloadKind::OpenHcl => bail!("type=auto decided {found}: {NO_VTL2}"),
     })
 }

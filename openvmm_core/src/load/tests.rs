@@ -197,12 +197,6 @@ fn files_that_cannot_be_launched_say_why_and_what_to_do() {
              payload itself, for example with --igvm type=uefi,path=FILE",
         ),
         (
-            vec![image(Isolation::Vsm, nothing)],
-            IgvmPayload::Ovmf,
-            Machine::Ovmf,
-            "x.bin: type=ovmf: the ovmf machine is not available yet",
-        ),
-        (
             vec![no_context()],
             uefi(),
             Machine::HyperV,
