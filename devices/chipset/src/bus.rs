@@ -337,16 +337,13 @@ impl Chipset {
             self.mmio.unclaimed().count(),
             self.lapics.inspect(),
         );
-        for (name, device) in &self.parts {
-            let text = lock(device).inspect();
-            out += &format!(
-                "[{name}]\n{}{}",
-                text.trim_end(),
-                if text.is_empty() { "" } else { "\n" }
-            );
-        }
-        for msrs in &self.msrs {
-            out += &format!("[{}]\n{}", msrs.name, msrs.handler.inspect());
+        let parts = self
+            .parts
+            .iter()
+            .map(|(name, device)| (name, lock(device).inspect()));
+        let msrs = self.msrs.iter().map(|m| (&m.name, m.handler.inspect()));
+        for (name, text) in parts.chain(msrs).filter(|(_, text)| !text.is_empty()) {
+            out += &format!("[{name}]\n{}\n", text.trim_end());
         }
         out
     }

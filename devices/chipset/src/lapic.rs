@@ -316,7 +316,7 @@ impl LapicSet {
     /// each 16 exist; the rest reads zero.
     pub fn mmio_read(&self, vp: VpIndex, offset: u64, data: &mut [u8]) {
         let number = (offset >> 4) as u32;
-        let value = self.with(vp, |r| match r.read(number, self.clock.now()) {
+        let value = self.with(vp, |r| match r.read(number, self.now_for(number)) {
             Some(value) => value,
             None => {
                 r.bad_register();
@@ -341,8 +341,17 @@ impl LapicSet {
         }
     }
 
+    /// The clock, if register `number` depends on it; asking the host for the time costs more than the rest
+    /// of an access.
+    fn now_for(&self, number: u32) -> u64 {
+        match number {
+            reg::INITIAL_COUNT | reg::CURRENT_COUNT | reg::DIVIDE => self.clock.now(),
+            _ => 0,
+        }
+    }
+
     fn write_register(&self, vp: VpIndex, number: u32, value: u32) -> bool {
-        let now = self.clock.now();
+        let now = self.now_for(number);
         let effect = self.with(vp, |r| r.write(number, value, now)).flatten();
         effect.map(|e| self.perform(vp, e)).is_some()
     }
@@ -380,7 +389,7 @@ impl LapicSet {
             _ if !r.x2apic() => None,
             _ => match number - msr::X2APIC_BASE {
                 reg::ICR => Some(r.icr()),
-                n => r.read(n, self.clock.now()).map(u64::from),
+                n => r.read(n, self.now_for(n)).map(u64::from),
             },
         }
     }
@@ -427,7 +436,7 @@ impl LapicSet {
     }
 
     fn x2apic_write(&self, vp: VpIndex, number: u32, value: u64) -> bool {
-        let now = self.clock.now();
+        let now = self.now_for(number);
         let effect = self.with(vp, |r| {
             if !r.x2apic() {
                 return None;

@@ -327,7 +327,9 @@ fn no_guest_access_panics_on_any_machine() {
     for machine in MACHINES {
         for seed in [1, 2, 3] {
             let bench = Bench::new();
-            fuzz(&chipset(&bench, machine), &bench, seed, count, &|_| true);
+            let chipset = chipset(&bench, machine);
+            ovmf_set_up(&chipset);
+            fuzz(&chipset, &bench, seed, count, &|_| true);
         }
     }
 }
