@@ -11,7 +11,7 @@ use crate::plan::{
 };
 use crate::ranges::RangeSet;
 use crate::vp::{VbsRegisterName, VpContext, VpIndex, VpState};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use x86defs::paging::{LARGE_PAGE_SIZE, PAGE_SIZE};
 
 /// Why a step was refused.
@@ -102,7 +102,10 @@ pub enum PlanError {
 pub struct PlanBuilder<'a> {
     plan: LaunchPlan<'a>,
     claimed: RangeSet,
-    vps: BTreeSet<VpIndex>,
+    /// Every claimed range by its first byte: last byte and origin. Made when the first overlap has to be
+    /// explained, since a sound image never needs it.
+    owners: Option<BTreeMap<u64, (u64, Origin)>>,
+    vps: BTreeMap<VpIndex, Origin>,
 }
 
 impl<'a> PlanBuilder<'a> {
@@ -118,7 +121,8 @@ impl<'a> PlanBuilder<'a> {
                 steps: Vec::new(),
             },
             claimed: RangeSet::default(),
-            vps: BTreeSet::new(),
+            owners: None,
+            vps: BTreeMap::new(),
         }
     }
 
@@ -210,14 +214,10 @@ impl<'a> PlanBuilder<'a> {
                 }
             }
         }
-        if !self.vps.insert(vp) {
-            let other = self
-                .plan
-                .vp_contexts()
-                .find(|(c, _)| c.vp == vp)
-                .map_or(origin, |(_, o)| o);
+        if let Some(&other) = self.vps.get(&vp) {
             return Err(PlanError::DuplicateVp { vp, origin, other });
         }
+        self.vps.insert(vp, origin);
         self.plan.steps.push(Step {
             kind: StepKind::VpContext(Box::new(context)),
             origin,
@@ -232,22 +232,29 @@ impl<'a> PlanBuilder<'a> {
 
     fn claim(&mut self, gpa: u64, last: u64, origin: Origin) -> Result<(), PlanError> {
         if self.claimed.insert(gpa, last) {
+            if let Some(owners) = &mut self.owners {
+                owners.insert(gpa, (last, origin));
+            }
             return Ok(());
         }
-        // Only the error path looks for the other step; the set itself keeps no origins.
-        let (other_gpa, other_len, other) = self
-            .plan
-            .steps
-            .iter()
-            .filter_map(|step| step.claimed_range().map(|(g, l)| (g, l, step.origin)))
-            .find(|&(g, l, _)| g <= last && gpa <= g + (l - 1))
-            .unwrap_or((gpa, last - gpa + 1, origin));
+        let steps = &self.plan.steps;
+        let owners = self.owners.get_or_insert_with(|| {
+            let ranges = steps
+                .iter()
+                .filter_map(|step| Some((step.claimed_range()?, step.origin)));
+            ranges
+                .map(|((gpa, len), origin)| (gpa, (gpa + (len - 1), origin)))
+                .collect()
+        });
+        // Claimed ranges are disjoint: the one that starts last before the end is one that overlaps.
+        let owner = owners.range(..=last).next_back();
+        let (&other_gpa, &(other_last, other)) = owner.unwrap_or((&gpa, &(last, origin)));
         Err(PlanError::Overlap {
             gpa,
             len: (last - gpa).saturating_add(1),
             origin,
             other_gpa,
-            other_len,
+            other_len: (other_last - other_gpa).saturating_add(1),
             other,
         })
     }
