@@ -27,6 +27,8 @@ const PAYLOADS: &[Payload] = &[
     at("uefi_probe", 0x6E_2000),
     at("first_byte", 0x10_0000),
     at("test_suite", 0x20_0000),
+    at("boot_probe", 0x10_0000),
+    at("boot_setup", 0),
     at("igvm_probe", 0),
     at("spin", 0x20_0000),
     at("triple_fault", 0x20_0000),
@@ -155,8 +157,9 @@ fn run(mut command: Command) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{command:?} failed:\n{text}").into())
+    // Printed here: the error that main returns is shown on one line.
+    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    Err(format!("{command:?} failed").into())
 }
 
 /// The loadable segments of an ELF file as one run of memory from `base` on.

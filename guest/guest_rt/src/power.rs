@@ -21,6 +21,9 @@ pub enum End {
     Crash,
 }
 
+/// SLP_TYP in a PM1 control register.
+const SLEEP_TYPE: u16 = 7 << SLEEP_TYPE_SHIFT;
+const SLEEP_TYPE_SHIFT: u32 = 10;
 /// How long a device has to act, in milliseconds, before the next way is tried.
 const PATIENCE_MS: u64 = 200;
 
@@ -50,10 +53,19 @@ pub fn test_exit(code: u32) -> ! {
 /// PM1a control with SLP_EN; as firmware does, the other bits are kept (msvm-machine 11).
 pub fn power_off() -> ! {
     let control = port::read_u16(ports::PM1A_CONTROL);
-    let sleep_type = 7 << 10;
-    port::write_u16(ports::PM1A_CONTROL, (control & !sleep_type) | ports::PM1A_SLP_EN);
+    port::write_u16(ports::PM1A_CONTROL, (control & !SLEEP_TYPE) | ports::PM1A_SLP_EN);
     wait();
     cpu::triple_fault()
+}
+
+/// A sleep state as an OS enters it: SLP_TYP and SLP_EN in one write (ACPI 6.5, 4.8.4.2.1).
+pub fn sleep(pm1a_control: u16, sleep_type: u8) -> ! {
+    let control = port::read_u16(pm1a_control) & !SLEEP_TYPE;
+    let wanted = u16::from(sleep_type) << SLEEP_TYPE_SHIFT & SLEEP_TYPE;
+    port::write_u16(pm1a_control, control | wanted | ports::PM1A_SLP_EN);
+    wait();
+    report::line(format_args!("panic: sleep type {sleep_type} did nothing"));
+    test_exit(EXIT_FAILED)
 }
 
 /// The reset register.

@@ -7,6 +7,7 @@
 //! (`guest_protocol::report`).
 #![forbid(unsafe_code)]
 
+pub mod boot_probe;
 pub mod plan;
 pub mod uefi_probe;
 
