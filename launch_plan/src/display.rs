@@ -4,6 +4,7 @@
 //! Always true: the text depends on the plan only (no time, no host), so it can be a golden file.
 //! Not here: pictures, JSON and decoded policies (`igvmtool inspect`).
 
+use crate::endorse::Endorsements;
 use crate::pages::{ImportRun, PlanRun};
 use crate::plan::{Contents, LaunchPlan, Origin, ParameterArea, StepKind};
 use crate::vp::{VpContext, VpState};
@@ -58,8 +59,35 @@ impl Display for LaunchPlan<'_> {
                 size_text(tables.used)
             )?;
         }
+        write_endorsements(f, &self.endorsements)?;
         self.runs().try_for_each(|run| write_run(f, &run))
     }
+}
+
+fn write_endorsements(f: &mut Formatter<'_>, endorsements: &Endorsements<'_>) -> Result {
+    if let Some(block) = &endorsements.id_block {
+        writeln!(f, "endorsed by  snp id block, svn {}", block.guest_svn)?;
+    }
+    if let Some(measurement) = &endorsements.vbs_measurement {
+        writeln!(
+            f,
+            "endorsed by  vbs measurement, security version {}",
+            measurement.security_version
+        )?;
+    }
+    if let Some(corim) = &endorsements.corim {
+        let signed = if corim.signature.is_some() {
+            "signed"
+        } else {
+            "unsigned"
+        };
+        writeln!(
+            f,
+            "endorsed by  corim of {}, {signed}",
+            size_text(corim.document.len() as u64)
+        )?;
+    }
+    Ok(())
 }
 
 /// `0x0000000000100000..0x0000000000700000 6 MiB`, the size padded to 9 columns.

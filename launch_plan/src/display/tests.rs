@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::builder::PlanBuilder;
+use crate::endorse::{Corim, VbsMeasurement};
 use crate::plan::{
     Arch, ExpectMemory, Import, Isolation, PageKind, ParameterKind, ParameterSlot, PlatformFacts,
 };
@@ -142,4 +143,37 @@ vp context   vp 1, 1 registers, rip 0x6e0000  [loader]
 vp context   vp 2, native, rip 0x1000  [header 13]
 ";
     assert_eq!(plan.finish().to_string(), golden);
+}
+
+#[test]
+fn endorsements_print_one_line_each() {
+    let mut plan = PlanBuilder::new(PlatformFacts::new(Isolation::Vsm, Arch::X64)).finish();
+    let corim = Corim {
+        document: vec![0; 2048].into(),
+        signature: None,
+    };
+    plan.endorsements.corim = Some(corim.clone());
+    plan.endorsements.vbs_measurement = Some(Box::new(VbsMeasurement {
+        version: 1,
+        product_id: 2,
+        module_id: 3,
+        security_version: 4,
+        policy_flags: 5,
+        digest_algorithm: 1,
+        signing_algorithm: 1,
+        digest: [0; 64],
+        signature: [0; 256],
+        public_key: [0; 512],
+    }));
+    let golden = "\
+platform vsm, x64, highest vtl 0
+endorsed by  vbs measurement, security version 4
+endorsed by  corim of 2 KiB, unsigned
+";
+    assert_eq!(plan.to_string(), golden);
+    plan.endorsements.corim = Some(Corim {
+        signature: Some(vec![1].into()),
+        ..corim
+    });
+    assert!(plan.to_string().ends_with("corim of 2 KiB, signed\n"));
 }
