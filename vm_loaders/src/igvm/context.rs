@@ -160,62 +160,77 @@ fn decode_vbs<'a>(source: &Source<'_, 'a>, offset: u32) -> Result<VpState<'a>, F
         let Ok(raw) = VbsVpContextRegister::read_from_bytes(entry) else {
             continue;
         };
-        let (vtl, number) = (raw.vtl, raw.register_name.get());
-        if raw.mbz != [0; 11] {
-            return Err((
-                Code::ReservedField,
-                format!("reserved bytes of register {number:#x} are not zero"),
-            ));
-        }
-        if vtl != source.highest_vtl {
-            let message = format!(
-                "register {number:#x} is of vtl {vtl}; the platform's highest vtl is {}",
-                source.highest_vtl
-            );
-            return Err((Code::ContextVtl, message));
-        }
+        check_register(&raw, source.highest_vtl)?;
+        let number = raw.register_name.get();
         if !seen.insert(number) {
             return Err((
                 Code::ContextRegister,
                 format!("register {number:#x} is listed twice"),
             ));
         }
-        let unknown = || {
-            (
-                Code::ContextRegister,
-                format!("register {number:#x} is not known"),
-            )
-        };
-        let padded = || {
-            (
-                Code::ReservedField,
-                format!("unused value bytes of register {number:#x} are not zero"),
-            )
-        };
-        if source.arch == Arch::Aarch64 {
-            let (low, high) = (&raw.register_value[..8], &raw.register_value[8..]);
-            if !aarch64_register_exists(number) {
-                return Err(unknown());
-            }
-            if high.iter().any(|&byte| byte != 0) {
-                return Err(padded());
-            }
-            let value = u64::from_le_bytes(low.try_into().unwrap_or_default());
-            aarch64.push(Aarch64Register {
-                vtl,
-                name: number,
-                value,
-            });
-        } else {
-            let name = name_of(number).ok_or_else(unknown)?;
-            let value = value_from(name, &raw.register_value).ok_or_else(padded)?;
-            x64.push(VbsRegister { vtl, name, value });
+        match source.arch {
+            Arch::X64 => x64.push(x64_register(&raw)?),
+            Arch::Aarch64 => aarch64.push(aarch64_register(&raw)?),
         }
     }
-    Ok(if source.arch == Arch::Aarch64 {
-        VpState::Aarch64Vbs(aarch64)
-    } else {
-        VpState::Vbs(x64)
+    Ok(match source.arch {
+        Arch::X64 => VpState::Vbs(x64),
+        Arch::Aarch64 => VpState::Aarch64Vbs(aarch64),
+    })
+}
+
+fn check_register(raw: &VbsVpContextRegister, highest_vtl: u8) -> Result<(), Failure> {
+    let (vtl, number) = (raw.vtl, raw.register_name.get());
+    if raw.mbz != [0; 11] {
+        return Err((
+            Code::ReservedField,
+            format!("reserved bytes of register {number:#x} are not zero"),
+        ));
+    }
+    if vtl != highest_vtl {
+        let message =
+            format!("register {number:#x} is of vtl {vtl}; the platform's highest vtl is {highest_vtl}");
+        return Err((Code::ContextVtl, message));
+    }
+    Ok(())
+}
+
+fn unknown_register(number: u32) -> Failure {
+    (
+        Code::ContextRegister,
+        format!("register {number:#x} is not known"),
+    )
+}
+
+fn oversized_value(number: u32) -> Failure {
+    (
+        Code::ReservedField,
+        format!("unused value bytes of register {number:#x} are not zero"),
+    )
+}
+
+fn x64_register(raw: &VbsVpContextRegister) -> Result<VbsRegister, Failure> {
+    let number = raw.register_name.get();
+    let name = name_of(number).ok_or_else(|| unknown_register(number))?;
+    let value = value_from(name, &raw.register_value).ok_or_else(|| oversized_value(number))?;
+    Ok(VbsRegister {
+        vtl: raw.vtl,
+        name,
+        value,
+    })
+}
+
+fn aarch64_register(raw: &VbsVpContextRegister) -> Result<Aarch64Register, Failure> {
+    let name = raw.register_name.get();
+    if !aarch64_register_exists(name) {
+        return Err(unknown_register(name));
+    }
+    let value = u128::from_le_bytes(raw.register_value);
+    let value = u64::try_from(value).map_err(|_| oversized_value(name))?;
+    Ok(Aarch64Register {
+        vtl: raw.vtl,
+        name,
+        value,
     })
 }
 
