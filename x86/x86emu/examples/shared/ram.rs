@@ -33,6 +33,11 @@ impl Ram {
         // SAFETY: bounds are checked above; nobody else accesses the memory now.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.memory.add(at), bytes.len()) };
     }
+    /// Gives a page a new generation, as a device's write does.
+    #[allow(dead_code)]
+    pub fn touch(&self, n: u64) {
+        self.generations[n as usize].fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
     /// Copies bytes out, while no processor runs.
     #[allow(dead_code)]
     pub fn read(&self, at: usize, len: usize) -> Vec<u8> {
