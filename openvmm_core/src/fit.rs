@@ -111,33 +111,34 @@ pub fn extra_ram(
 
 /// Refuses a range that the host wants to write and that is not RAM.
 pub(crate) fn check_ram(layout: &MemoryLayout, needed: GpaRange) -> Result<(), FitError> {
-    match missing(layout, needed).first() {
-        None => Ok(()),
-        Some(&gap) => {
-            let (fits, machine) = (memory_that_fits(layout, needed), layout.machine.name());
-            Err(FitError::Host {
-                needed,
-                gap,
-                fits,
-                machine,
-            })
-        }
-    }
+    ram_or(layout, needed, |gap, fits| FitError::Host {
+        needed,
+        gap,
+        fits,
+        machine: layout.machine.name(),
+    })
 }
 
 fn required(layout: &MemoryLayout, needed: GpaRange, origin: Origin) -> Result<(), FitError> {
+    let machine = layout.machine.name();
+    ram_or(layout, needed, |gap, fits| FitError::Required {
+        needed,
+        gap,
+        fits,
+        machine,
+        origin,
+    })
+}
+
+/// Whether all of `needed` is RAM; else the error for the first gap and the `-m` that fits.
+fn ram_or(
+    layout: &MemoryLayout,
+    needed: GpaRange,
+    error: impl FnOnce(GpaRange, Option<u64>) -> FitError,
+) -> Result<(), FitError> {
     match missing(layout, needed).first() {
         None => Ok(()),
-        Some(&gap) => {
-            let (fits, machine) = (memory_that_fits(layout, needed), layout.machine.name());
-            Err(FitError::Required {
-                needed,
-                gap,
-                fits,
-                machine,
-                origin,
-            })
-        }
+        Some(&gap) => Err(error(gap, memory_that_fits(layout, needed))),
     }
 }
 

@@ -72,12 +72,10 @@ pub(crate) fn decide<'f>(
     }
     match (&config.load, files) {
         (LoadMode::Igvm { payload, .. }, Files::Igvm(mapped)) => {
-            decide_igvm(config.machine, payload, mapped.bytes(), notes)
-                .with_context(|| mapped.name().display().to_string())
+            decide_igvm(config.machine, payload, mapped.bytes(), notes).with_context(|| files.name())
         }
         (LoadMode::Uefi { settings, .. }, Files::Uefi(mapped)) => {
-            let plan = uefi::plan(mapped.bytes(), uefi::ConfigType::None)
-                .with_context(|| mapped.name().display().to_string())?;
+            let plan = uefi::plan(mapped.bytes(), uefi::ConfigType::None).with_context(|| files.name())?;
             Ok(Decision {
                 machine: config.machine,
                 payload: Payload::Uefi(settings.clone()),
@@ -95,8 +93,7 @@ pub(crate) fn decide<'f>(
                 mirror: true,
                 ..WrapOptions::new(Isolation::Native, config.processors)
             };
-            let plan =
-                ovmf::plan(mapped.bytes(), &options).with_context(|| mapped.name().display().to_string())?;
+            let plan = ovmf::plan(mapped.bytes(), &options).with_context(|| files.name())?;
             notes.add(NO_FW_CFG);
             Ok(Decision {
                 machine: config.machine,
@@ -175,16 +172,17 @@ pub(crate) fn plan<'f>(
                 layout,
                 replaceable_cmdline: false,
             };
-            linux::plan(&inputs).with_context(|| kernel.name().display().to_string())?
+            linux::plan(&inputs).with_context(|| files.name())?
         }
         _ => bail!("the opened files do not belong to this load mode"),
     };
     if let LoadMode::Igvm { relocation, .. } = &config.load
         && *relocation != Vtl2Base::File
     {
-        plan = relocation::apply(&plan, *relocation, layout, notes)?;
+        plan = relocation::apply(&plan, *relocation, layout, notes).with_context(|| files.name())?;
     }
-    let extra_ram = fit::extra_ram(&plan, layout, outside_ram(layout.machine))?;
+    let extra_ram =
+        fit::extra_ram(&plan, layout, outside_ram(layout.machine)).with_context(|| files.name())?;
     for range in &extra_ram {
         notes.add(format!(
             "pages at {range} are outside ram and get memory of their own, which no memory map lists"

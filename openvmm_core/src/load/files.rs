@@ -30,6 +30,13 @@ impl Files {
         })
     }
 
+    /// The file that the plan is made from, for messages.
+    pub(crate) fn name(&self) -> String {
+        let (Self::Igvm(file) | Self::Uefi(file) | Self::Ovmf(file) | Self::Linux { kernel: file, .. }) =
+            self;
+        file.name().display().to_string()
+    }
+
     /// Whether the files are still what was mapped.
     pub(crate) fn verify_unchanged(&self) -> Result<(), MapError> {
         match self {
