@@ -334,6 +334,27 @@ fn no_guest_access_panics_on_any_machine() {
     }
 }
 
+/// A lock taken out of order would stop two of these for ever.
+#[test]
+fn vps_and_the_timer_thread_never_deadlock() {
+    let bench = Arc::new(Bench::new());
+    let chipset = Arc::new(chipset(&bench, Machine::Ovmf));
+    ovmf_set_up(&chipset);
+    let (done, finished) = std::sync::mpsc::channel();
+    for seed in [11, 12, 13] {
+        let (bench, chipset, done) = (bench.clone(), chipset.clone(), done.clone());
+        std::thread::spawn(move || {
+            fuzz(&chipset, &bench, seed, 60_000, &|_| true);
+            let _ = (chipset.inspect(), done.send(seed));
+        });
+    }
+    for _ in 0..3 {
+        finished
+            .recv_timeout(std::time::Duration::from_secs(120))
+            .expect("a thread is stuck or died");
+    }
+}
+
 #[test]
 fn deadlines_never_lie_so_close_that_the_host_spins() {
     let bench = Bench::new();

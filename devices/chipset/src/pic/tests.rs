@@ -178,3 +178,20 @@ fn fixed_edge_inputs_cannot_be_made_level() {
     s.elcr.reset();
     assert_eq!(inb(&mut s.elcr, 0), 0);
 }
+
+#[test]
+fn an_extint_message_takes_its_vector_from_the_pair() {
+    let s = setup(1);
+    s.lapics.mmio_write(0, 0x350, &0x1_0700u32.to_le_bytes());
+    s.pulse(3);
+    assert_eq!(s.take(), None, "LINT0 is masked");
+    s.lapics.deliver(crate::lapic::ApicMessage {
+        destination: crate::lapic::Destination::All,
+        mode: crate::lapic::DeliveryMode::ExtInt,
+        vector: 0,
+        level_triggered: false,
+    });
+    assert!(s.lapics.poll(0).interrupt);
+    assert_eq!(s.take(), Some(0x23));
+    assert!(!s.lapics.poll(0).interrupt);
+}

@@ -4,6 +4,7 @@
 use super::*;
 use crate::bar::BarKind;
 use crate::testing::{Place, Record};
+use chipset_device::MmioDevice;
 
 fn config() -> ConfigSpace {
     ConfigSpace::new(Identity {
@@ -152,4 +153,59 @@ fn msix_follows_its_control_word_and_bus_mastering() {
     assert!(msix.enabled());
     c.reset();
     assert!(!msix.enabled());
+}
+
+#[test]
+fn no_guest_access_panics_and_bars_stay_where_they_can_be() {
+    let record = Arc::new(Record::default());
+    let msix = Msix::new(70, record);
+    let mut region = crate::MsixRegion::new(msix.clone());
+    let mut c = config();
+    let kinds = [
+        BarKind::Memory32,
+        BarKind::Memory64 { prefetchable: false },
+        BarKind::Io,
+    ];
+    let places: Vec<Place> = kinds
+        .into_iter()
+        .zip([0, 2, 4])
+        .map(|(kind, index)| {
+            let place = Place::default();
+            c.add_bar(Bar {
+                index,
+                kind,
+                size: 0x1000,
+            });
+            c.connect_bar(index, Box::new(place.clone()));
+            place
+        })
+        .collect();
+    c.add_msix(msix.clone(), 0, 0, 0x1000).unwrap();
+    let mut seed = 0x9E37_79B9_7F4A_7C15u64;
+    for _ in 0..200_000 {
+        // xorshift64.
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        let mut data = seed.rotate_left(21).to_le_bytes();
+        let (offset, len) = ((seed >> 8) as u16, [1, 2, 4, 8][(seed & 3) as usize]);
+        // Mostly the header and the first capability.
+        let offset = if seed & 4 == 0 { offset } else { offset & 0x4F };
+        match seed >> 4 & 3 {
+            0 => c.write(offset, &data[..len.min(4)]),
+            1 => c.read(offset, &mut data[..len.min(4)]),
+            2 => region.mmio_write((offset & 0x1FFF).into(), &data[..len]),
+            _ => region.mmio_read((offset & 0x1FFF).into(), &mut data[..len]),
+        }
+        msix.trigger(offset & 0x7F);
+        let limits = [0xFFFF_FFFF, u64::MAX, 0xFFFF];
+        for (place, limit) in places.iter().zip(limits) {
+            assert!(
+                place
+                    .now()
+                    .is_none_or(|(base, len)| base % len == 0 && base <= limit - (len - 1))
+            );
+        }
+    }
+    assert_eq!(c.dword(0), 0x1042_1AF4);
 }
