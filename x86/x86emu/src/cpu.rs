@@ -173,6 +173,9 @@ impl Cpu {
                     return exit;
                 }
                 from = None;
+                if self.core.recheck {
+                    continue;
+                }
             }
             let Ok(n) = self.next_block(bus, from) else {
                 from = None;
