@@ -5,6 +5,7 @@ use launch_plan::{
     Arch, Contents, Import, Isolation, LaunchPlan, NativeContext, Origin, PageKind, PlanBuilder,
     PlatformFacts, VbsRegister, VbsRegisterName, VbsValue, VpContext, VpState,
 };
+use payloads::plan::{FlatPayload, IgvmProbeOptions, flat_plan, igvm_probe_plan};
 use std::path::{Path, PathBuf};
 use vm_loaders::igvm::{EncodeOptions, FormatVersion, encode};
 
@@ -111,31 +112,12 @@ pub(crate) fn halting(platforms: &[Isolation]) -> Vec<u8> {
     igvm(&plans)
 }
 
-/// Replaces `bytes` at `offset` and makes the checksum right again.
-pub(crate) fn patched(mut file: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
-    file[offset..offset + bytes.len()].copy_from_slice(bytes);
-    let read = vm_loaders::igvm::File::read(&file);
-    let Ok(read) = read else {
-        return with_checksum(file);
-    };
-    let checksum = read.fixed_header().compute_checksum(read.variable_headers());
-    file[20..24].copy_from_slice(&checksum.to_le_bytes());
-    file
+/// A file of `igvm_probe`.
+pub(crate) fn igvm_probe(options: IgvmProbeOptions) -> Vec<u8> {
+    igvm(&[igvm_probe_plan(options).unwrap()])
 }
 
-/// The checksum computed from the bytes alone, for files that cannot be read.
-fn with_checksum(mut file: Vec<u8>) -> Vec<u8> {
-    let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
-    let (start, size) = (word(8), word(12));
-    let Some(headers) = file.get(start..start.saturating_add(size)) else {
-        return file;
-    };
-    let mut sum = crc32fast::Hasher::new();
-    sum.update(&file[..20]);
-    sum.update(&[0; 4]);
-    sum.update(&file[24..start]);
-    sum.update(headers);
-    let checksum = sum.finalize();
-    file[20..24].copy_from_slice(&checksum.to_le_bytes());
-    file
+/// A file of a flat payload.
+pub(crate) fn flat(payload: FlatPayload, isolation: Isolation) -> Vec<u8> {
+    igvm(&[flat_plan(payload, isolation).unwrap()])
 }

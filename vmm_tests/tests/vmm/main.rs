@@ -11,4 +11,5 @@ mod command_lines;
 mod console;
 mod images;
 mod interop;
+mod payloads_run;
 mod uefi;
