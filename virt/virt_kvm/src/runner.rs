@@ -354,7 +354,10 @@ impl Runner for KvmRunner {
     fn set_state(&mut self, vp: VpIndex, state: &X86State) -> Result<(), RunError> {
         self.settled(vp)?;
         let before = self.read()?;
-        self.activity = Activity::Running;
+        // A VP that waits for its SIPI keeps waiting: a debugger writes registers of every VP.
+        if self.activity == Activity::Halted {
+            self.activity = Activity::Running;
+        }
         self.replace(&before, state)
     }
 

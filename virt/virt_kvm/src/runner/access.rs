@@ -95,3 +95,6 @@ fn describe(exit: &Exit<'_>) -> String {
         other => format!("kvm left the guest with a reason that this backend does not know: {other:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;
