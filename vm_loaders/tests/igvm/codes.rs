@@ -349,8 +349,8 @@ fn initialization_cases() -> Vec<(Code, Vec<u8>)> {
     ]
 }
 
-/// Directives.
-fn directive_cases() -> Vec<(Code, Vec<u8>)> {
+/// Pages and ranges.
+fn page_cases() -> Vec<(Code, Vec<u8>)> {
     let error_range = |gpa, size_bytes| {
         of(VSM, |raw| {
             let range = IGVM_VHS_ERROR_RANGE {
@@ -361,8 +361,6 @@ fn directive_cases() -> Vec<(Code, Vec<u8>)> {
             raw.add(Header::ErrorRange(range))
         })
     };
-    let list = |vtl, registers: &[(u32, u64)]| of(VSM, |raw| raw.context(0, 0, &vbs_list(vtl, registers)));
-    let areas = |build: fn(&mut Raw) -> &mut Raw| of(VSM, build);
     vec![
         (Code::PageAlignment, of(VSM, |raw| raw.page(0x800))),
         (
@@ -376,7 +374,7 @@ fn directive_cases() -> Vec<(Code, Vec<u8>)> {
         (Code::GpaOverlap, of(VSM, |raw| raw.page(0x1000).page(0x1000))),
         (
             Code::GpaOverlap,
-            areas(|raw| raw.page(0x1000).area(0, 0x2000).insert(0, 0)),
+            of(VSM, |raw| raw.page(0x1000).area(0, 0x2000).insert(0, 0)),
         ),
         (
             Code::PageType,
@@ -390,6 +388,13 @@ fn directive_cases() -> Vec<(Code, Vec<u8>)> {
                 raw.add(page_with(|p| p.data_type = IgvmPageDataType::SECRETS))
             }),
         ),
+    ]
+}
+
+/// Parameter areas.
+fn area_cases() -> Vec<(Code, Vec<u8>)> {
+    let areas = |build: fn(&mut Raw) -> &mut Raw| of(VSM, build);
+    vec![
         (Code::AreaSize, areas(|raw| raw.area(0, 100))),
         (Code::AreaSize, areas(|raw| raw.area(0, 1 << 63))),
         (
@@ -425,6 +430,13 @@ fn directive_cases() -> Vec<(Code, Vec<u8>)> {
                 raw.parameter(ParameterKind::VpCount, 0, 8)
             }),
         ),
+    ]
+}
+
+/// VP contexts.
+fn context_cases() -> Vec<(Code, Vec<u8>)> {
+    let list = |vtl, registers: &[(u32, u64)]| of(VSM, |raw| raw.context(0, 0, &vbs_list(vtl, registers)));
+    vec![
         (
             Code::ContextPlatform,
             of(TDX, |raw| raw.context(0, 0, &native_page())),
@@ -468,6 +480,12 @@ fn directive_cases() -> Vec<(Code, Vec<u8>)> {
             Code::VmsaFeatures,
             of(IgvmPlatformType::SEV_ES, |raw| raw.context(0, 0, &vmsa(1))),
         ),
+    ]
+}
+
+/// Memory, endorsements, and too much of anything.
+fn other_cases() -> Vec<(Code, Vec<u8>)> {
+    vec![
         (Code::RequiredMemoryVtl, of(VSM, |raw| raw.add(required(1)))),
         (
             Code::IdBlockPlatform,
@@ -516,7 +534,10 @@ fn directive_cases() -> Vec<(Code, Vec<u8>)> {
 fn cases() -> Vec<(Code, Vec<u8>)> {
     let mut cases = file_cases();
     cases.extend(initialization_cases());
-    cases.extend(directive_cases());
+    cases.extend(page_cases());
+    cases.extend(area_cases());
+    cases.extend(context_cases());
+    cases.extend(other_cases());
     cases
 }
 
