@@ -12,7 +12,7 @@ use core::arch::asm;
 /// # Safety
 /// As in C: `n` readable bytes at `from`, `n` writable ones at `to`, no overlap.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
     // SAFETY: the caller's promise; DF is clear in all our code.
     unsafe {
         asm!("rep movsb", inout("rcx") n => _, inout("rdi") to => _, inout("rsi") from => _,
@@ -26,7 +26,7 @@ pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut 
 /// # Safety
 /// As in C: `n` readable bytes at `from`, `n` writable ones at `to`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
     if (to as usize).wrapping_sub(from as usize) >= n {
         // SAFETY: a forward copy never reads what it has written.
         return unsafe { memcpy(to, from, n) };
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, n: usize) -> *mut
 /// # Safety
 /// As in C: `n` writable bytes at `to`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn memset(to: *mut u8, value: i32, n: usize) -> *mut u8 {
+pub(crate) unsafe extern "C" fn memset(to: *mut u8, value: i32, n: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
     unsafe {
         asm!("rep stosb", inout("rcx") n => _, inout("rdi") to => _, in("al") value as u8,
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn memset(to: *mut u8, value: i32, n: usize) -> *mut u8 {
 /// # Safety
 /// As in C: `n` readable bytes at both.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
+pub(crate) unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
     let mut at = 0;
     while at < n {
         // SAFETY: `at` is below `n`, and the caller promises `n` bytes.
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
 /// # Safety
 /// As `memcmp`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
+pub(crate) unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
     // SAFETY: the caller's promise.
     unsafe { memcmp(a, b, n) }
 }
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
 /// # Safety
 /// As in C: NUL-terminated bytes at `text`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn strlen(text: *const u8) -> usize {
+pub(crate) unsafe extern "C" fn strlen(text: *const u8) -> usize {
     let mut at = 0;
     // SAFETY: every byte before the NUL is readable, the caller says so.
     while unsafe { text.add(at).read() } != 0 {

@@ -248,13 +248,13 @@ fn check(structure: &Structure<'_>, blob: &Blob<'_>) -> Result<(), Refusal> {
         types::MEMORY_MAP => {
             // The padding of an odd number of legacy entries cannot be told from an entry; there is none,
             // both entry sizes are multiples of 8.
-            let whole = payload.len() % blob.memory_entry_bytes() == 0;
+            let whole = payload.len().is_multiple_of(blob.memory_entry_bytes());
             if whole { Ok(()) } else { Err(Refusal::MemoryMap) }
         }
         types::APERTURES => {
             let mut entries = payload.chunks_exact(40);
             let ordered = entries.all(|entry| entry[2] <= entry[3]);
-            let whole = payload.len() % 40 == 0 && payload.len() >= 40;
+            let whole = payload.len().is_multiple_of(40) && payload.len() >= 40;
             if ordered && whole {
                 Ok(())
             } else {

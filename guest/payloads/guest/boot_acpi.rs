@@ -94,7 +94,7 @@ fn check_fadt(fadt: &Fadt) -> Option<SoftOff> {
         ),
     );
     if fadt.facs != 0 {
-        let right = memory::bytes(fadt.facs, 4) == b"FACS" && fadt.facs % 64 == 0;
+        let right = memory::bytes(fadt.facs, 4) == b"FACS" && fadt.facs.is_multiple_of(64);
         check("facs", right, format_args!("{:#x}", fadt.facs));
     }
     let dsdt = match acpi_walk::table_at(fadt.dsdt) {

@@ -9,6 +9,7 @@
 #![no_main]
 
 mod boot_acpi;
+mod boot_mark;
 mod boot_pvh;
 mod boot_zero_page;
 mod processors;
@@ -67,6 +68,7 @@ pub(crate) struct Range {
 
 fn main(entry: &Entry) -> End {
     start("boot_probe");
+    let second_boot = boot_mark::take();
     let (way, hand_over) = match entry.saved.gpr[0] {
         MARK_PVH => ("pvh", boot_pvh::read(entry.saved.gpr[3])),
         MARK_32 => ("linux-32", boot_zero_page::read(entry.saved.gpr[6])),
@@ -85,7 +87,7 @@ fn main(entry: &Entry) -> End {
     processors::start_all(found.madt.as_ref(), TRAMPOLINE_PAGE, stacks, AP_ROOM - 1);
     match (ending, found.s5) {
         (Some("monitor"), _) => monitor::run(),
-        (Some("reset"), _) => End::Reset,
+        (Some("reset"), _) if !second_boot => boot_mark::reset_once(),
         (Some("crash"), _) => End::Crash,
         (Some("test-exit"), _) | (_, None) => End::TestExit,
         (_, Some(s5)) => {

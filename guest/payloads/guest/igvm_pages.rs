@@ -3,9 +3,9 @@
 
 use guest_rt::memory;
 use guest_rt::protocol::igvm_probe as contract;
-use guest_rt::report::{check, info};
+use guest_rt::report::check;
 
-pub(crate) fn check_pages(base: u64) {
+pub(crate) fn check_pages(base: u64, second_boot: bool) {
     for page in contract::PAGES {
         let wrong = first_wrong(base, page.offset, 0x1000, page.pattern, 8);
         result(page.name, wrong);
@@ -16,20 +16,26 @@ pub(crate) fn check_pages(base: u64) {
         .or_else(|| first_wrong(base, offset, 0x1000, 0x1000, 8))
         .or_else(|| first_wrong(base, offset + len - 0x1000, 0x1000, 0x1000, 8));
     result("large", wrong);
+    check_error_range(base, second_boot);
+}
+
+/// Zero at first; a mark that the probe leaves there is kept through a reset.
+fn check_error_range(base: u64, second_boot: bool) {
     let contract::Area { offset, len } = contract::ERROR_RANGE;
-    let zero = (0..len)
+    let mark = contract::pattern(offset);
+    let first = memory::read_u64(base + offset);
+    let rest_zero = (8..len)
         .step_by(8)
         .all(|at| memory::read_u64(base + offset + at) == 0);
-    // The probe leaves a mark there, which a reset keeps: not zero after one.
-    let text = if zero { "zero" } else { "kept from before a reset" };
-    info("error-range", format_args!("{text}"));
-    let mark = memory::read_u64(base + offset);
-    check(
-        "error-range",
-        zero || mark == contract::pattern(offset),
-        format_args!("{mark:#x}"),
-    );
-    memory::write_u64(base + offset, contract::pattern(offset));
+    let expected = if second_boot { mark } else { 0 };
+    let text = if second_boot {
+        "kept through the reset"
+    } else {
+        "zero"
+    };
+    let right = first == expected && rest_zero;
+    check("error-range", right, format_args!("{first:#x}, should be {text}"));
+    memory::write_u64(base + offset, mark);
 }
 
 /// Offset of the first 8 bytes that are not as they should be: pattern, then zeros.

@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod boot_mark;
 mod igvm_devices;
 mod igvm_entry;
 mod igvm_pages;
@@ -27,10 +28,11 @@ const TRAMPOLINE_PAGE: u8 = 0x08;
 
 fn main(entry: &Entry) -> End {
     start("igvm_probe");
+    let second_boot = boot_mark::take();
     let base = entry.image;
     info("base", format_args!("{base:#x}"));
     igvm_entry::check_registers(entry);
-    igvm_pages::check_pages(base);
+    igvm_pages::check_pages(base, second_boot);
     let parameters = igvm_parameters::check_parameters(base);
     igvm_devices::check_device_tree(base, &parameters);
     let madt = area(base, contract::MADT);
@@ -43,7 +45,7 @@ fn main(entry: &Entry) -> End {
     );
     match argument(parameters.command_line, "probe") {
         Some("monitor") => monitor::run(),
-        Some("reset") => End::Reset,
+        Some("reset") if !second_boot => boot_mark::reset_once(),
         Some("crash") => End::Crash,
         Some("test-exit") => End::TestExit,
         _ => End::PowerOff,

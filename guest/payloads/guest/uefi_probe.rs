@@ -7,17 +7,17 @@
 #![no_std]
 #![no_main]
 
+mod boot_mark;
 mod processors;
 mod uefi_blob_report;
 mod uefi_state;
 
 use guest_rt::entry::Entry;
+use guest_rt::monitor;
 use guest_rt::power::End;
 use guest_rt::protocol::control::Behaviour;
-use guest_rt::protocol::ports::{BOOT_MARK, CMOS_BOOT_MARK};
-use guest_rt::report::{check, info, start};
+use guest_rt::report::{info, start};
 use guest_rt::uefi_blob::Blob;
-use guest_rt::{cmos, monitor};
 
 guest_rt::entry!(main);
 
@@ -28,8 +28,7 @@ const AP_ROOM: u32 = 64;
 
 fn main(entry: &Entry) -> End {
     start("uefi_probe");
-    let second_boot = take_boot_mark();
-    info("boot", format_args!("{}", if second_boot { 2 } else { 1 }));
+    let second_boot = boot_mark::take();
     uefi_state::check_entry(entry);
     uefi_state::check_image();
     uefi_state::show_mtrrs();
@@ -45,7 +44,7 @@ fn main(entry: &Entry) -> End {
     let behaviour = behaviour(&blob);
     info("behaviour", format_args!("{behaviour:?}"));
     match behaviour {
-        Behaviour::ResetOnce if !second_boot => mark_and_reset(),
+        Behaviour::ResetOnce if !second_boot => boot_mark::reset_once(),
         Behaviour::PowerOff | Behaviour::ResetOnce => End::PowerOff,
         Behaviour::Crash => End::Crash,
         Behaviour::Monitor => monitor::run(),
@@ -56,21 +55,4 @@ fn behaviour(blob: &Blob<'_>) -> Behaviour {
     blob.asset_tag()
         .and_then(Behaviour::from_tag)
         .unwrap_or_else(|| Behaviour::from_uefi_flags(blob.flags()))
-}
-
-/// Whether the boot before this one asked for the reset that led here.
-fn take_boot_mark() -> bool {
-    let marked = cmos::read(CMOS_BOOT_MARK) == BOOT_MARK;
-    if marked {
-        cmos::write(CMOS_BOOT_MARK, 0);
-    }
-    marked
-}
-
-fn mark_and_reset() -> End {
-    cmos::write(CMOS_BOOT_MARK, BOOT_MARK);
-    // Without the mark the reset would repeat for ever.
-    let kept = cmos::read(CMOS_BOOT_MARK) == BOOT_MARK;
-    check("cmos-byte-kept", kept, format_args!("index {CMOS_BOOT_MARK:#x}"));
-    if kept { End::Reset } else { End::PowerOff }
 }

@@ -7,6 +7,25 @@
 //! (`guest_protocol::report`).
 #![forbid(unsafe_code)]
 
+// The guest's own readers, compiled for the host as well so that tests hold them against the host's
+// builders.
+#[cfg(test)]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "payloads use what the tests here do not, from another crate"
+)]
+#[path = "../../guest_rt/src/acpi.rs"]
+mod acpi;
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub, reason = "as above")]
+#[path = "../../guest_rt/src/fdt.rs"]
+mod fdt;
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub, reason = "as above")]
+#[path = "../../guest_rt/src/uefi_blob.rs"]
+mod uefi_blob;
+
 pub mod boot_probe;
 pub mod plan;
 pub mod uefi_probe;
@@ -36,3 +55,6 @@ pub const TRIPLE_FAULT: &[u8] = built!("triple_fault.bin");
 pub const UNHANDLED_INSTRUCTION: &[u8] = built!("unhandled_instruction.bin");
 /// Checks an IGVM launch, flat, position independent; 32-bit entry at 0.
 pub const IGVM_PROBE: &[u8] = built!("igvm_probe.bin");
+
+#[cfg(test)]
+mod tests;

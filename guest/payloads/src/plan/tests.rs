@@ -72,6 +72,7 @@ fn the_probe_asks_for_every_parameter() {
 
 #[test]
 fn the_probe_fits_its_room() {
-    assert!(crate::IGVM_PROBE.len() as u64 <= contract::IMAGE_ROOM);
+    let len = crate::IGVM_PROBE.len() as u64;
+    assert!(len <= contract::IMAGE_ROOM, "{len:#x}");
     assert_eq!(contract::ENTRY64, crate::ENTRY64_OFFSET);
 }

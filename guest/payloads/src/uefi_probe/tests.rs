@@ -86,5 +86,6 @@ fn the_entry_is_the_probes_64_bit_entry() {
 
 #[test]
 fn the_probe_fits_below_the_page_tables() {
-    assert!(image::CODE_GPA + (CODE.len() as u64) <= 0x70_0000);
+    let end = image::CODE_GPA + CODE.len() as u64;
+    assert!(end <= 0x70_0000, "{end:#x}");
 }
