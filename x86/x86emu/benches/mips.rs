@@ -74,8 +74,7 @@ const CALLS: &[u8] = &[
     0x5D, // pop rbp
     0x5B, // pop rbx
     0xC3, // ret
-    0x90,
-    0x8D, 0x47, 0x01, // g: lea eax, [rdi+1]
+    0x90, 0x8D, 0x47, 0x01, // g: lea eax, [rdi+1]
     0x83, 0xF8, 0x10, // cmp eax, 16
     0x77, 0x01, // ja +1
     0xC3, // ret
@@ -90,7 +89,12 @@ fn mips(code: &[u8], count: u64) -> f64 {
     entry(0x2000, 0x3003);
     entry(0x3000, 0x83);
     entry(0x3008, 0x20_0083);
-    let seg = |selector, a| SegmentRegister { selector, attributes: SegmentAttributes(a), limit: u32::MAX, base: 0 };
+    let seg = |selector, a| SegmentRegister {
+        selector,
+        attributes: SegmentAttributes(a),
+        limit: u32::MAX,
+        base: 0,
+    };
     let mut s = X86State::reset();
     s.cs = seg(0x10, 0xA09B);
     s.ss = seg(0x18, 0xC093);
@@ -105,7 +109,11 @@ fn mips(code: &[u8], count: u64) -> f64 {
     let mut world = World(ram);
     let mut best: f64 = 0.0;
     for _ in 0..3 {
-        let mut cpu = Cpu::new(Config { cpuid: x86emu::cpuid::baseline(40), phys_bits: 40, code: CodeMap::new(4 << 20) });
+        let mut cpu = Cpu::new(Config {
+            cpuid: x86emu::cpuid::baseline(40),
+            phys_bits: 40,
+            code: CodeMap::new(4 << 20),
+        });
         cpu.set_state(&s);
         let start = ram::cpu_seconds();
         let exit = cpu.run(&mut world, count);

@@ -59,14 +59,20 @@ impl Bus for World {
 
 /// 64-bit user mode, linear CODE onwards mapped to AREA.
 fn user_state(ram: &mut Ram) -> X86State {
-    let mut entry = |table: usize, index: u64, v: u64| ram.write(table + index as usize * 8, &v.to_le_bytes());
+    let mut entry =
+        |table: usize, index: u64, v: u64| ram.write(table + index as usize * 8, &v.to_le_bytes());
     entry(0x1000, CODE >> 39 & 511, 0x2007);
     entry(0x2000, CODE >> 30 & 511, 0x3007);
     entry(0x3000, CODE >> 21 & 511, 0x4007);
     for i in 0..0x30 {
         entry(0x4000, (CODE >> 12 & 511) + i, AREA as u64 + i * 4096 + 7);
     }
-    let seg = |selector, a| SegmentRegister { selector, attributes: SegmentAttributes(a), limit: u32::MAX, base: 0 };
+    let seg = |selector, a| SegmentRegister {
+        selector,
+        attributes: SegmentAttributes(a),
+        limit: u32::MAX,
+        base: 0,
+    };
     let mut s = X86State::reset();
     s.cs = seg(0x33, 0xA0FB);
     (s.ds, s.es, s.ss) = (seg(0x2B, 0xC0F3), seg(0x2B, 0xC0F3), seg(0x2B, 0xC0F3));
@@ -87,8 +93,16 @@ fn undefined_flags(i: &Instruction, before: &Registers) -> u64 {
     let mut mask = flag_bits(i.rflags_undefined());
     if rotate || shift || double {
         let n = i.op_count() - 1;
-        let raw = if i.op_kind(n) == OpKind::Register { before.gpr[1] } else { i.immediate(n) };
-        let size = if i.op_kind(0) == OpKind::Register { i.op_register(0).size() } else { i.memory_size().size() };
+        let raw = if i.op_kind(n) == OpKind::Register {
+            before.gpr[1]
+        } else {
+            i.immediate(n)
+        };
+        let size = if i.op_kind(0) == OpKind::Register {
+            i.op_register(0).size()
+        } else {
+            i.memory_size().size()
+        };
         let count = raw & if size == 8 { 63 } else { 31 };
         if count == 0 {
             // SDM: a count of 0 changes no flag.
@@ -113,15 +127,28 @@ fn undefined_flags(i: &Instruction, before: &Registers) -> u64 {
 
 fn flag_bits(bits: u32) -> u64 {
     use iced_x86::RflagsBits as R;
-    let map = [(R::CF, 1), (R::PF, 4), (R::AF, 0x10), (R::ZF, 0x40), (R::SF, 0x80), (R::OF, 0x800)];
+    let map = [
+        (R::CF, 1),
+        (R::PF, 4),
+        (R::AF, 0x10),
+        (R::ZF, 0x40),
+        (R::SF, 0x80),
+        (R::OF, 0x800),
+    ];
     map.iter().filter(|&&(r, _)| bits & r != 0).map(|&(_, b)| b).sum()
 }
 
 /// Whether destinations are undefined altogether.
 fn undefined_result(i: &Instruction, before: &Registers) -> bool {
     let double = matches!(i.mnemonic(), M::Shld | M::Shrd);
-    if double && i.op_kind(0) == OpKind::Register && i.op_register(0).size() == 2 || double && i.memory_size().size() == 2 {
-        let raw = if i.op_kind(2) == OpKind::Register { before.gpr[1] } else { i.immediate(2) };
+    if double && i.op_kind(0) == OpKind::Register && i.op_register(0).size() == 2
+        || double && i.memory_size().size() == 2
+    {
+        let raw = if i.op_kind(2) == OpKind::Register {
+            before.gpr[1]
+        } else {
+            i.immediate(2)
+        };
         return raw & 31 > 16;
     }
     // BSWAP of a 16-bit register.
@@ -172,15 +199,58 @@ fn candidate(r: &mut Random) -> Vec<u8> {
 
 fn allowed(i: &Instruction) -> bool {
     let m = i.mnemonic();
-    let stack = matches!(m, M::Push | M::Pop | M::Leave | M::Pushfq | M::Pushf | M::Popf | M::Popfq | M::Enter);
+    let stack = matches!(
+        m,
+        M::Push | M::Pop | M::Leave | M::Pushfq | M::Pushf | M::Popf | M::Popfq | M::Enter
+    );
     let flow = i.flow_control() != iced_x86::FlowControl::Next;
     let skip = matches!(
         m,
-        M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc | M::Wait | M::Fxsave | M::Fxrstor | M::Fxsave64 | M::Fxrstor64
-            | M::Fnstenv | M::Fldenv | M::Fnsave | M::Frstor | M::Fisttp | M::Popcnt | M::Tzcnt | M::Lzcnt | M::Xlatb
-            | M::Std | M::Sidt | M::Sgdt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw
-            | M::Emms | M::Maskmovq | M::Maskmovdqu | M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase
-            | M::Lfs | M::Lgs | M::Lss | M::Nop | M::Reservednop | M::Fneni | M::Fndisi | M::Fnsetpm | M::Movnti | M::Fninit
+        M::Cpuid
+            | M::Rdtsc
+            | M::Rdtscp
+            | M::Rdpmc
+            | M::Wait
+            | M::Fxsave
+            | M::Fxrstor
+            | M::Fxsave64
+            | M::Fxrstor64
+            | M::Fnstenv
+            | M::Fldenv
+            | M::Fnsave
+            | M::Frstor
+            | M::Fisttp
+            | M::Popcnt
+            | M::Tzcnt
+            | M::Lzcnt
+            | M::Xlatb
+            | M::Std
+            | M::Sidt
+            | M::Sgdt
+            | M::Sldt
+            | M::Str
+            | M::Smsw
+            | M::Lar
+            | M::Lsl
+            | M::Verr
+            | M::Verw
+            | M::Emms
+            | M::Maskmovq
+            | M::Maskmovdqu
+            | M::Rdfsbase
+            | M::Rdgsbase
+            | M::Wrfsbase
+            | M::Wrgsbase
+            | M::Lfs
+            | M::Lgs
+            | M::Lss
+            | M::Nop
+            | M::Reservednop
+            | M::Fneni
+            | M::Fndisi
+            | M::Fnsetpm
+            | M::Movnti
+            | M::Fninit
     );
     if stack || flow || skip || i.is_privileged() || i.segment_prefix() != Register::None {
         return false;
@@ -189,23 +259,48 @@ fn allowed(i: &Instruction) -> bool {
         use CpuidFeature as F;
         matches!(
             f,
-            F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 | F::CMOV | F::FPU
-                | F::FPU287 | F::FPU387 | F::MMX | F::SSE | F::SSE2 | F::CX8 | F::CMPXCHG16B
+            F::INTEL8086
+                | F::INTEL186
+                | F::INTEL286
+                | F::INTEL386
+                | F::INTEL486
+                | F::X64
+                | F::CMOV
+                | F::FPU
+                | F::FPU287
+                | F::FPU387
+                | F::MMX
+                | F::SSE
+                | F::SSE2
+                | F::CX8
+                | F::CMPXCHG16B
         )
     });
-    let port = matches!(m, M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd | M::Cli | M::Sti);
+    let port = matches!(
+        m,
+        M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd | M::Cli | M::Sti
+    );
     let segments = (0..i.op_count()).any(|n| {
-        i.op_kind(n) == OpKind::Register && (i.op_register(n).is_segment_register() || i.op_register(n).is_cr() || i.op_register(n).is_dr() || i.op_register(n).is_tr())
+        i.op_kind(n) == OpKind::Register
+            && (i.op_register(n).is_segment_register()
+                || i.op_register(n).is_cr()
+                || i.op_register(n).is_dr()
+                || i.op_register(n).is_tr())
     });
     // Addresses by other registers than the ones that point into the data area.
     let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
-    let inside = matches!(i.memory_base(), Register::RBX) && matches!(i.memory_index(), Register::None | Register::R12);
+    let inside = matches!(i.memory_base(), Register::RBX)
+        && matches!(i.memory_index(), Register::None | Register::R12);
     // Registers that the memory operand needs must survive the setup; LEA needs none.
     known && !port && !segments && (!memory || inside || m == M::Lea)
 }
 
 fn state(r: &mut Random, i: &Instruction) -> Registers {
-    let mut s = Registers { gpr: [0; 16], flags: r.next() & STATUS, fx: [0; 512] };
+    let mut s = Registers {
+        gpr: [0; 16],
+        flags: r.next() & STATUS,
+        fx: [0; 512],
+    };
     for g in &mut s.gpr {
         *g = r.operand();
     }
@@ -232,7 +327,11 @@ fn state(r: &mut Random, i: &Instruction) -> Registers {
 fn fpu_state(r: &mut Random, fx: &mut [u8; 512]) {
     let control = 0x3F | (r.next() as u16 & 0xF00) | 0x40;
     // Precision control 1 is reserved.
-    let control = if control & 0x300 == 0x100 { control | 0x200 } else { control };
+    let control = if control & 0x300 == 0x100 {
+        control | 0x200
+    } else {
+        control
+    };
     fx[0..2].copy_from_slice(&control.to_le_bytes());
     fx[2..4].copy_from_slice(&(r.next() as u16 & 0x3800).to_le_bytes());
     fx[4] = if r.below(2) == 0 { 0xFF } else { r.next() as u8 };
@@ -264,8 +363,17 @@ impl Rig {
     fn new() -> Self {
         let mut ram = Ram::new(0x20_0000);
         let base = user_state(&mut ram);
-        let config = Config { cpuid: x86emu::cpuid::baseline(40), phys_bits: 40, code: CodeMap::new(0x20_0000) };
-        Self { world: World(ram), cpu: Cpu::new(config), base, host: Host::new() }
+        let config = Config {
+            cpuid: x86emu::cpuid::baseline(40),
+            phys_bits: 40,
+            code: CodeMap::new(0x20_0000),
+        };
+        Self {
+            world: World(ram),
+            cpu: Cpu::new(config),
+            base,
+            host: Host::new(),
+        }
     }
 
     fn place(&mut self, bytes: &[u8]) {
@@ -288,10 +396,18 @@ impl Rig {
         let exit = self.cpu.step(&mut self.world);
         let host = self.host.run(before);
         let Some(want) = host else {
-            return if exit == Exit::TripleFault { Ok(false) } else { Err(Difference { what: "the host faults, the engine does not".into() }) };
+            return if exit == Exit::TripleFault {
+                Ok(false)
+            } else {
+                Err(Difference {
+                    what: "the host faults, the engine does not".into(),
+                })
+            };
         };
         if exit != Exit::Budget {
-            return Err(Difference { what: format!("the engine stops with {exit:?}, the host does not") });
+            return Err(Difference {
+                what: format!("the engine stops with {exit:?}, the host does not"),
+            });
         }
         let got = self.cpu.state();
         let mut what = String::new();
@@ -306,16 +422,32 @@ impl Rig {
         }
         let mask = STATUS & !undefined_flags(i, before);
         if (got.rflags ^ want.flags) & mask != 0 {
-            what += &format!(" flags {:#x}, host {:#x}, compared {mask:#x};", got.rflags & STATUS, want.flags & STATUS);
+            what += &format!(
+                " flags {:#x}, host {:#x}, compared {mask:#x};",
+                got.rflags & STATUS,
+                want.flags & STATUS
+            );
         }
         what += &self.fpu_difference(&want);
         let memory = self.world.0.read(area, DATA_LEN);
         let host_memory = self.host.data();
         if memory != host_memory && !undefined {
-            let at = memory.iter().zip(&host_memory).position(|(a, b)| a != b).unwrap_or(0);
-            what += &format!(" memory at +{at:#x}: {:02x?}, host {:02x?};", &memory[at..(at + 16).min(DATA_LEN)], &host_memory[at..(at + 16).min(DATA_LEN)]);
+            let at = memory
+                .iter()
+                .zip(&host_memory)
+                .position(|(a, b)| a != b)
+                .unwrap_or(0);
+            what += &format!(
+                " memory at +{at:#x}: {:02x?}, host {:02x?};",
+                &memory[at..(at + 16).min(DATA_LEN)],
+                &host_memory[at..(at + 16).min(DATA_LEN)]
+            );
         }
-        if what.is_empty() { Ok(true) } else { Err(Difference { what }) }
+        if what.is_empty() {
+            Ok(true)
+        } else {
+            Err(Difference { what })
+        }
     }
 
     fn fpu_difference(&self, want: &Registers) -> String {
@@ -339,7 +471,11 @@ fn main() {
         let v = args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
         v.map_or(default, |v| v.parse().expect("a number"))
     };
-    let (seed, first, count) = (number("--seed", 1), number("--first", 0), number("--count", 1_000_000));
+    let (seed, first, count) = (
+        number("--seed", 1),
+        number("--first", 0),
+        number("--count", 1_000_000),
+    );
     let keep_going = args.iter().any(|a| a == "--keep-going");
     let verbose = args.iter().any(|a| a == "--verbose");
     let mut rig = Rig::new();
@@ -370,7 +506,15 @@ fn main() {
                     let count = bad.entry(name.clone()).or_default();
                     *count += 1;
                     if *count == 1 || !keep_going {
-                        println!("case {}: {:?} {:02x?}:{}\n  before: {:x?} flags {:x}", n * PER_ENCODING, i.code(), bytes, d.what, before.gpr, before.flags);
+                        println!(
+                            "case {}: {:?} {:02x?}:{}\n  before: {:x?} flags {:x}",
+                            n * PER_ENCODING,
+                            i.code(),
+                            bytes,
+                            d.what,
+                            before.gpr,
+                            before.flags
+                        );
                     }
                     if !keep_going {
                         std::process::exit(1);
@@ -382,9 +526,14 @@ fn main() {
         n += 1;
     }
     if args.iter().any(|a| a == "--list") {
-        seen.iter().for_each(|(m, (ok, fault))| println!("{m}: {ok} equal, {fault} faults on both"));
+        seen.iter()
+            .for_each(|(m, (ok, fault))| println!("{m}: {ok} equal, {fault} faults on both"));
     }
-    println!("{executed} executions from {first}, seed {seed}: {} mnemonics, {faults} faults on both, {} mnemonics differ {bad:?}", seen.len(), bad.len());
+    println!(
+        "{executed} executions from {first}, seed {seed}: {} mnemonics, {faults} faults on both, {} mnemonics differ {bad:?}",
+        seen.len(),
+        bad.len()
+    );
     if !bad.is_empty() {
         std::process::exit(1);
     }

@@ -53,7 +53,12 @@ struct Machine {
 
 impl Channel {
     fn new() -> Self {
-        Self { reload: 0x10000, low: None, read_high: false, since: Instant::now() }
+        Self {
+            reload: 0x10000,
+            low: None,
+            read_high: false,
+            since: Instant::now(),
+        }
     }
     fn elapsed(&self) -> u64 {
         (self.since.elapsed().as_nanos() * PIT_HZ / 1_000_000_000) as u64
@@ -71,7 +76,11 @@ impl Channel {
     fn read(&mut self) -> u8 {
         let left = u64::from(self.reload).wrapping_sub(self.elapsed()) as u16;
         self.read_high = !self.read_high;
-        if self.read_high { left as u8 } else { (left >> 8) as u8 }
+        if self.read_high {
+            left as u8
+        } else {
+            (left >> 8) as u8
+        }
     }
 }
 
@@ -87,7 +96,11 @@ impl Bus for Machine {
         match port {
             0x3F8 => 0,
             0x3FA => {
-                if std::mem::take(&mut self.uart_irq) { 2 } else { 1 }
+                if std::mem::take(&mut self.uart_irq) {
+                    2
+                } else {
+                    1
+                }
             }
             0x3FD => 0x60,
             0x3FE => 0xB0,
@@ -95,7 +108,14 @@ impl Bus for Machine {
             0x21 => self.pic[0].mask.into(),
             0xA1 => self.pic[1].mask.into(),
             0x40..=0x42 => self.pit[usize::from(port - 0x40)].read().into(),
-            0x61 => u32::from(self.gate) | if self.pit[2].elapsed() >= self.pit[2].reload.into() { 0x20 } else { 0 },
+            0x61 => {
+                u32::from(self.gate)
+                    | if self.pit[2].elapsed() >= self.pit[2].reload.into() {
+                        0x20
+                    } else {
+                        0
+                    }
+            }
             0x71 => 0,
             _ => u32::MAX >> (32 - u32::from(size) * 8),
         }
@@ -144,7 +164,11 @@ impl Bus for Machine {
         }
     }
     fn read_msr(&mut self, msr: u32) -> Result<u64, MsrFault> {
-        if msr == 0x1B { Ok(self.apic_base) } else { Err(MsrFault) }
+        if msr == 0x1B {
+            Ok(self.apic_base)
+        } else {
+            Err(MsrFault)
+        }
     }
     fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), MsrFault> {
         if msr != 0x1B {
@@ -194,7 +218,10 @@ fn load(ram: &mut Ram, kernel: &[u8], initrd: &[u8], cmdline: &str) -> X86State 
     put(0x218, if initrd.is_empty() { 0 } else { INITRD as u32 });
     put(0x21C, initrd.len() as u32);
     put(0x228, CMDLINE as u32);
-    for (n, (base, len)) in [(0u64, 0x9_F000u64), (0x10_0000, RAM as u64 - 0x10_0000)].into_iter().enumerate() {
+    for (n, (base, len)) in [(0u64, 0x9_F000u64), (0x10_0000, RAM as u64 - 0x10_0000)]
+        .into_iter()
+        .enumerate()
+    {
         let at = 0x2D0 + n * 20;
         p[at..at + 8].copy_from_slice(&base.to_le_bytes());
         p[at + 8..at + 16].copy_from_slice(&len.to_le_bytes());
@@ -204,16 +231,26 @@ fn load(ram: &mut Ram, kernel: &[u8], initrd: &[u8], cmdline: &str) -> X86State 
     ram.write(PARAMS, &p);
     ram.write(CMDLINE, cmdline.as_bytes());
     let gdt = [0u64, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF];
-    gdt.iter().enumerate().for_each(|(i, d)| ram.write(GDT + i * 8, &d.to_le_bytes()));
+    gdt.iter()
+        .enumerate()
+        .for_each(|(i, d)| ram.write(GDT + i * 8, &d.to_le_bytes()));
     ram.write(TABLES, &(TABLES as u64 + 0x1003).to_le_bytes());
     for i in 0..4u64 {
-        ram.write(TABLES + 0x1000 + i as usize * 8, &(TABLES as u64 + 0x2003 + i * 0x1000).to_le_bytes());
+        ram.write(
+            TABLES + 0x1000 + i as usize * 8,
+            &(TABLES as u64 + 0x2003 + i * 0x1000).to_le_bytes(),
+        );
         for j in 0..512u64 {
             let e = (i * 512 + j) << 21 | 0x83;
             ram.write(TABLES + 0x2000 + (i * 512 + j) as usize * 8, &e.to_le_bytes());
         }
     }
-    let seg = |selector, a| SegmentRegister { selector, attributes: SegmentAttributes(a), limit: u32::MAX, base: 0 };
+    let seg = |selector, a| SegmentRegister {
+        selector,
+        attributes: SegmentAttributes(a),
+        limit: u32::MAX,
+        base: 0,
+    };
     let mut s = X86State::reset();
     s.cs = seg(0x10, 0xA09B);
     (s.ds, s.es, s.ss) = (seg(0x18, 0xC093), seg(0x18, 0xC093), seg(0x18, 0xC093));
@@ -231,12 +268,20 @@ fn load(ram: &mut Ram, kernel: &[u8], initrd: &[u8], cmdline: &str) -> X86State 
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let option = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
+    let option = |name: &str| {
+        args.iter()
+            .position(|a| a == name)
+            .and_then(|i| args.get(i + 1))
+            .cloned()
+    };
     let kernel = std::fs::read(args.first().expect("a bzImage")).expect("kernel");
-    let initrd = option("--initrd").map(|f| std::fs::read(f).expect("initrd")).unwrap_or_default();
+    let initrd = option("--initrd")
+        .map(|f| std::fs::read(f).expect("initrd"))
+        .unwrap_or_default();
     let until = option("--until").unwrap_or("Unable to mount root".into());
     let append = option("--append").unwrap_or_default();
-    let cmdline = format!("earlyprintk=ttyS0,115200 console=ttyS0 nolapic noapic acpi=off pci=off panic=-1 {append}\0");
+    let cmdline =
+        format!("earlyprintk=ttyS0,115200 console=ttyS0 nolapic noapic acpi=off pci=off panic=-1 {append}\0");
     let mut ram = Ram::new(RAM);
     let state = load(&mut ram, &kernel, &initrd, &cmdline);
     let mut m = Machine {
@@ -251,7 +296,11 @@ fn main() {
         apic_base: 0xFEE0_0900,
         uart_irq: false,
     };
-    let mut cpu = Cpu::new(Config { cpuid: x86emu::cpuid::baseline(40), phys_bits: 40, code: CodeMap::new(RAM as u64) });
+    let mut cpu = Cpu::new(Config {
+        cpuid: x86emu::cpuid::baseline(40),
+        phys_bits: 40,
+        code: CodeMap::new(RAM as u64),
+    });
     cpu.set_state(&state);
     if args.iter().any(|a| a == "--trace-exceptions") {
         cpu.set_tracer(Some(Box::new(Exceptions)));
@@ -274,9 +323,18 @@ fn main() {
         }
         if reported.elapsed().as_secs() >= 5 {
             reported = Instant::now();
-            eprintln!("[{:.1} s, {} M instructions, rip {:#x}]", m.start.elapsed().as_secs_f64(), cpu.retired() / 1_000_000, cpu.rip());
+            eprintln!(
+                "[{:.1} s, {} M instructions, rip {:#x}]",
+                m.start.elapsed().as_secs_f64(),
+                cpu.retired() / 1_000_000,
+                cpu.rip()
+            );
         }
     }
     let t = ram::cpu_seconds() - before;
-    println!("\n{} instructions, {t:.2} s cpu, {:.0} mips", cpu.retired(), cpu.retired() as f64 / t / 1e6);
+    println!(
+        "\n{} instructions, {t:.2} s cpu, {:.0} mips",
+        cpu.retired(),
+        cpu.retired() as f64 / t / 1e6
+    );
 }

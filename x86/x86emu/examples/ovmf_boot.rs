@@ -86,7 +86,11 @@ impl Machine {
             0x390 => {
                 let initial = u64::from(*self.apic.get(&0x380).unwrap_or(&0));
                 let gone = self.apic_start.elapsed().as_nanos() as u64;
-                if initial == 0 { 0 } else { (initial - gone % initial) as u32 }
+                if initial == 0 {
+                    0
+                } else {
+                    (initial - gone % initial) as u32
+                }
             }
             _ => *self.apic.get(&offset).unwrap_or(&0),
         }
@@ -109,7 +113,7 @@ impl Bus for Machine {
         let mut v = u64::MAX;
         if self.ecam != 0 && (self.ecam..self.ecam + (256 << 20)).contains(&gpa) {
             let a = (gpa - self.ecam) as u32;
-            v = u64::from(self.pci_read(a >> 12, a & 0xFFC)) >> (a & 3) * 8;
+            v = u64::from(self.pci_read(a >> 12, a & 0xFFC)) >> ((a & 3) * 8);
         } else if gpa & !0xFFF == 0xFEE0_0000 {
             v = self.apic_read(gpa & 0xFFF).into();
         }
@@ -163,7 +167,12 @@ impl Bus for Machine {
             0xCFC..=0xCFF if self.config >> 31 != 0 => {
                 let shift = u32::from(port & 3) * 8;
                 let mask = (u32::MAX >> (32 - u32::from(size) * 8)) << shift;
-                self.pci_write(self.config >> 8 & 0xFFFF, self.config & 0xFC, value << shift, mask);
+                self.pci_write(
+                    self.config >> 8 & 0xFFFF,
+                    self.config & 0xFC,
+                    value << shift,
+                    mask,
+                );
             }
             _ => {}
         }
@@ -205,8 +214,16 @@ impl Tracer for Exceptions {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let file = args.iter().find(|a| a.ends_with(".fd")).cloned().unwrap_or("/usr/share/ovmf/OVMF.fd".into());
-    let until = args.iter().position(|a| a == "--until").and_then(|i| args.get(i + 1)).cloned();
+    let file = args
+        .iter()
+        .find(|a| a.ends_with(".fd"))
+        .cloned()
+        .unwrap_or("/usr/share/ovmf/OVMF.fd".into());
+    let until = args
+        .iter()
+        .position(|a| a == "--until")
+        .and_then(|i| args.get(i + 1))
+        .cloned();
     let until = until.unwrap_or("UEFI Interactive Shell".into());
     let image = std::fs::read(&file).expect("firmware image");
     let mut flash = Ram::new(image.len());
@@ -227,7 +244,11 @@ fn main() {
         apic_base: 0xFEE0_0900,
         port_reads: HashMap::new(),
     };
-    let config = Config { cpuid: x86emu::cpuid::baseline(40), phys_bits: 40, code: CodeMap::new(1 << 32) };
+    let config = Config {
+        cpuid: x86emu::cpuid::baseline(40),
+        phys_bits: 40,
+        code: CodeMap::new(1 << 32),
+    };
     let mut cpu = Cpu::new(config);
     if args.iter().any(|a| a == "--trace-exceptions") {
         cpu.set_tracer(Some(Box::new(Exceptions)));
@@ -251,9 +272,19 @@ fn main() {
         if reported.elapsed().as_secs() >= 5 {
             reported = Instant::now();
             let s = cpu.state();
-            eprintln!("[{:.1} s, {} M instructions, rip {:#x}]", m.start.elapsed().as_secs_f64(), cpu.retired() / 1_000_000, s.rip);
+            eprintln!(
+                "[{:.1} s, {} M instructions, rip {:#x}]",
+                m.start.elapsed().as_secs_f64(),
+                cpu.retired() / 1_000_000,
+                s.rip
+            );
         }
     }
     let t = ram::cpu_seconds() - cpu_time;
-    println!("\n{} instructions, {t:.2} s cpu, {:.0} mips, pm timer reads {}", cpu.retired(), cpu.retired() as f64 / t / 1e6, m.port_reads.get(&0x608).unwrap_or(&0));
+    println!(
+        "\n{} instructions, {t:.2} s cpu, {:.0} mips, pm timer reads {}",
+        cpu.retired(),
+        cpu.retired() as f64 / t / 1e6,
+        m.port_reads.get(&0x608).unwrap_or(&0)
+    );
 }

@@ -39,10 +39,18 @@ impl Bus for World {
     }
     fn port_out(&mut self, _port: u16, _size: u8, _value: u32) {}
     fn read_msr(&mut self, _msr: u32) -> Result<u64, MsrFault> {
-        if self.random.below(2) == 0 { Ok(self.random.next()) } else { Err(MsrFault) }
+        if self.random.below(2) == 0 {
+            Ok(self.random.next())
+        } else {
+            Err(MsrFault)
+        }
     }
     fn write_msr(&mut self, _msr: u32, _value: u64) -> Result<(), MsrFault> {
-        if self.random.below(2) == 0 { Ok(()) } else { Err(MsrFault) }
+        if self.random.below(2) == 0 {
+            Ok(())
+        } else {
+            Err(MsrFault)
+        }
     }
     fn take_interrupt(&mut self) -> Option<u8> {
         (self.random.below(8) == 0).then(|| self.random.next() as u8)
@@ -72,12 +80,19 @@ fn code(r: &mut Random, len: usize) -> Vec<u8> {
 fn segment(r: &mut Random, code: Option<u32>) -> SegmentRegister {
     let kind = match code {
         Some(size) => 0x9B | size,
-        None => [0x93, 0x97, 0x91, 0x9B, 0x1_0000][r.below(5) as usize] | if r.below(2) == 0 { 0x4000 } else { 0 },
+        None => {
+            [0x93, 0x97, 0x91, 0x9B, 0x1_0000][r.below(5) as usize] | if r.below(2) == 0 { 0x4000 } else { 0 }
+        }
     };
     let limit = [0xFFFF, u32::MAX, 0x3_FFFF, 0, r.next() as u32][r.below(5) as usize];
     let base = [0, 0x1000, r.next() & 0xFFFF, r.next() & 0xFFFF_FFFF][r.below(4) as usize];
     let limit = if code.is_some() { u32::MAX } else { limit };
-    SegmentRegister { selector: r.next() as u16 & 0xFFFC, attributes: SegmentAttributes(kind), limit, base: if code.is_some() { 0 } else { base } }
+    SegmentRegister {
+        selector: r.next() as u16 & 0xFFFC,
+        attributes: SegmentAttributes(kind),
+        limit,
+        base: if code.is_some() { 0 } else { base },
+    }
 }
 
 /// Descriptor tables, page tables and code.
@@ -96,8 +111,25 @@ fn fill(r: &mut Random, ram: &mut Ram) {
         entry(0x4000 + i as usize * 8, i << 12 | flags);
     }
     for i in 1..64u64 {
-        let kind = [0x00CF_9B00, 0x00CF_9300, 0x00AF_9B00, 0x00CF_FB00, 0x00CF_F300, 0x0000_8900, 0x0000_EC00, 0x00AF_FB00][r.below(8) as usize];
-        entry(0x6000 + i as usize * 8, kind << 32 | if kind & 0x1F00 == 0x0C00 { 0x0008_0000 | r.next() & 0xFFFF } else { 0xFFFF });
+        let kind = [
+            0x00CF_9B00,
+            0x00CF_9300,
+            0x00AF_9B00,
+            0x00CF_FB00,
+            0x00CF_F300,
+            0x0000_8900,
+            0x0000_EC00,
+            0x00AF_FB00,
+        ][r.below(8) as usize];
+        entry(
+            0x6000 + i as usize * 8,
+            kind << 32
+                | if kind & 0x1F00 == 0x0C00 {
+                    0x0008_0000 | r.next() & 0xFFFF
+                } else {
+                    0xFFFF
+                },
+        );
     }
     for i in 0..256usize {
         let v = 0x8E00_0008_0000 | r.next() & 0xFFFF | (r.below(4) << 45) | (r.below(2) << 40);
@@ -108,12 +140,30 @@ fn fill(r: &mut Random, ram: &mut Ram) {
 
 fn state(r: &mut Random) -> X86State {
     let mut s = X86State::reset();
-    s.gpr = std::array::from_fn(|_| if r.below(2) == 0 { r.next() & 0x3_FFFF } else { r.operand() });
+    s.gpr = std::array::from_fn(|_| {
+        if r.below(2) == 0 {
+            r.next() & 0x3_FFFF
+        } else {
+            r.operand()
+        }
+    });
     s.rip = 0x1_0000 + r.below(0x2_0000);
     s.rflags = r.next() & 0x24_4FD5 | r.below(4) << 12 | 2;
-    s.gdtr = TableRegister { base: 0x6000, limit: 0x1FF };
-    s.idtr = TableRegister { base: 0x7000, limit: 0xFFF };
-    (s.ds, s.es, s.ss, s.fs, s.gs) = (segment(r, None), segment(r, None), segment(r, None), segment(r, None), segment(r, None));
+    s.gdtr = TableRegister {
+        base: 0x6000,
+        limit: 0x1FF,
+    };
+    s.idtr = TableRegister {
+        base: 0x7000,
+        limit: 0xFFF,
+    };
+    (s.ds, s.es, s.ss, s.fs, s.gs) = (
+        segment(r, None),
+        segment(r, None),
+        segment(r, None),
+        segment(r, None),
+        segment(r, None),
+    );
     s.cr4 = r.next() & 0x31_0620;
     s.efer = r.below(2) | r.below(2) << 11;
     s.cr0 = 0x10 | r.next() & 0x1_002E;
@@ -145,7 +195,12 @@ fn state(r: &mut Random) -> X86State {
             }
         }
     }
-    s.tr = SegmentRegister { selector: 0x28, attributes: SegmentAttributes(0x8B), limit: [0x67, 0x2000, 10][r.below(3) as usize], base: 0x9000 };
+    s.tr = SegmentRegister {
+        selector: 0x28,
+        attributes: SegmentAttributes(0x8B),
+        limit: [0x67, 0x2000, 10][r.below(3) as usize],
+        base: 0x9000,
+    };
     s
 }
 
@@ -155,7 +210,11 @@ fn main() {
         let v = args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
         v.map_or(default, |v| v.parse().expect("a number"))
     };
-    let (seed, first, count) = (number("--seed", 1), number("--first", 0), number("--count", 10_000));
+    let (seed, first, count) = (
+        number("--seed", 1),
+        number("--first", 0),
+        number("--count", 10_000),
+    );
     let verbose = args.iter().any(|a| a == "--verbose");
     let mut exits = [0u64; 5];
     let mut retired = 0;
@@ -168,7 +227,11 @@ fn main() {
         fill(&mut r, &mut ram);
         let start = state(&mut r);
         let mut world = World { ram, random: r };
-        let mut cpu = Cpu::new(Config { cpuid: x86emu::cpuid::baseline(40), phys_bits: 40, code: CodeMap::new(LEN as u64) });
+        let mut cpu = Cpu::new(Config {
+            cpuid: x86emu::cpuid::baseline(40),
+            phys_bits: 40,
+            code: CodeMap::new(LEN as u64),
+        });
         cpu.set_state(&start);
         let attention = cpu.attention();
         for _ in 0..4 {
@@ -190,5 +253,7 @@ fn main() {
         }
         retired += cpu.retired();
     }
-    println!("{count} cases from {first}, seed {seed}: {retired} instructions; budget, hlt, triple fault, kick, breakpoint: {exits:?}");
+    println!(
+        "{count} cases from {first}, seed {seed}: {retired} instructions; budget, hlt, triple fault, kick, breakpoint: {exits:?}"
+    );
 }

@@ -5,16 +5,9 @@
 //! Always true: every method is called synchronously from [`crate::Cpu::run`] on the VP's thread.
 //! Not here: any device.
 
+use crate::mem::RamPage;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// One 4 KiB page of memory that the engine may access directly.
-#[derive(Debug, Clone, Copy)]
-pub struct RamPage {
-    pub(crate) host: *mut u8,
-    pub(crate) generation: *const AtomicU32,
-    pub(crate) writable: bool,
-}
 
 /// An access that no one may make: the embedder answers #GP(0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

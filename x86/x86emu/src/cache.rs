@@ -20,7 +20,11 @@ pub(crate) struct Link {
     pub block: u32,
 }
 
-const NO_LINK: Link = Link { rip: 0, context: u64::MAX, block: 0 };
+const NO_LINK: Link = Link {
+    rip: 0,
+    context: u64::MAX,
+    block: 0,
+};
 
 /// A run of instructions that is entered only at its start.
 pub(crate) struct Block {

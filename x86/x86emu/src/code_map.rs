@@ -31,10 +31,17 @@ impl CodeMap {
     pub fn new(gpa_end: u64) -> Self {
         let groups = gpa_end.min(4 << 40).div_ceil(4096 * GROUP as u64);
         let groups = (0..groups).map(|_| OnceLock::new()).collect();
-        Self(Arc::new(Inner { groups, epoch: AtomicU64::new(0) }))
+        Self(Arc::new(Inner {
+            groups,
+            epoch: AtomicU64::new(0),
+        }))
     }
     fn cell(&self, gpn: u64) -> Option<&AtomicU64> {
-        let group = self.0.groups.get(usize::try_from(gpn / GROUP as u64).ok()?)?.get()?;
+        let group = self
+            .0
+            .groups
+            .get(usize::try_from(gpn / GROUP as u64).ok()?)?
+            .get()?;
         Some(&group[gpn as usize % GROUP])
     }
     /// Whether blocks from this page can be kept.
@@ -48,7 +55,9 @@ impl CodeMap {
     }
     /// Marks chunks; true if the page had none before.
     pub(crate) fn mark(&self, gpn: u64, mask: u64) -> bool {
-        let Some(group) = self.0.groups.get((gpn / GROUP as u64) as usize) else { return false };
+        let Some(group) = self.0.groups.get((gpn / GROUP as u64) as usize) else {
+            return false;
+        };
         let group = group.get_or_init(|| Box::new([const { AtomicU64::new(0) }; GROUP]));
         let first = group[gpn as usize % GROUP].fetch_or(mask, Ordering::AcqRel) == 0;
         if first {

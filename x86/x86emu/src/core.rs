@@ -6,12 +6,14 @@
 //! but `why` (REP string instructions also their registers), so the instruction can be repeated.
 //! Not here: instructions, the memory fast path.
 
-use crate::bus::{Bus, Exit, RamPage, Tracer};
+use crate::bus::{Bus, Exit, Tracer};
 use crate::code_map::CodeMap;
 use crate::flags::{Flags, STATUS};
-use crate::mem::{PageCache, Tlb};
+use crate::mem::{PageCache, RamPage, Tlb};
 use x86defs::cpuid::CpuidEntry;
-use x86defs::{SegmentAttributes as A, SegmentRegister, TableRegister, X86State, cr0, cr4, efer, rflags, vector};
+use x86defs::{
+    SegmentAttributes as A, SegmentRegister, TableRegister, X86State, cr0, cr4, efer, rflags, vector,
+};
 
 /// The instruction cannot go on; [`Core::why`] says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +72,16 @@ pub(crate) struct Bounds {
     pub end_write: u64,
 }
 
-const EVERYTHING: Bounds = Bounds { low: 0, end_read: u64::MAX, end_write: u64::MAX };
-const NOTHING: Bounds = Bounds { low: 0, end_read: 0, end_write: 0 };
+const EVERYTHING: Bounds = Bounds {
+    low: 0,
+    end_read: u64::MAX,
+    end_write: u64::MAX,
+};
+const NOTHING: Bounds = Bounds {
+    low: 0,
+    end_read: 0,
+    end_write: 0,
+};
 
 /// Bits of [`Core::key`]: what a translated block depends on.
 pub(crate) mod key {
@@ -208,7 +218,10 @@ impl Core {
     /// Stops with an exception that has an error code.
     #[cold]
     pub(crate) fn fault<T>(&mut self, vector: u8, error: u32) -> Result<T, Stop> {
-        self.why = Why::Fault(Fault { vector, error: Some(error) });
+        self.why = Why::Fault(Fault {
+            vector,
+            error: Some(error),
+        });
         Err(Stop)
     }
     /// Stops with an exception without an error code.
@@ -324,7 +337,11 @@ impl Core {
             self.new_epoch();
         }
         self.seg_base[i] = base;
-        self.bounds[i] = if self.is_code64() { EVERYTHING } else { segment_bounds(&self.seg[i], self.is_real_like()) };
+        self.bounds[i] = if self.is_code64() {
+            EVERYTHING
+        } else {
+            segment_bounds(&self.seg[i], self.is_real_like())
+        };
     }
 
     /// Everything derived, from scratch.
@@ -334,32 +351,39 @@ impl Core {
         self.flush_tlb();
         self.recheck = true;
     }
-
-    pub(crate) fn set_cpl(&mut self, cpl: u8) {
-        self.cpl = cpl;
-        self.update_mode();
-    }
 }
 
 fn segment_bounds(s: &SegmentRegister, real: bool) -> Bounds {
     let a = s.attributes;
     let end = u64::from(s.limit) + 1;
     if real {
-        return Bounds { low: 0, end_read: end, end_write: end };
+        return Bounds {
+            low: 0,
+            end_read: end,
+            end_write: end,
+        };
     }
     if a.has(A::UNUSABLE) || !a.has(A::P) || !a.has(A::S) {
         return NOTHING;
     }
     let t = a.segment_type();
     if t & 8 != 0 {
-        return Bounds { low: 0, end_read: if t & 2 != 0 { end } else { 0 }, end_write: 0 };
+        return Bounds {
+            low: 0,
+            end_read: if t & 2 != 0 { end } else { 0 },
+            end_write: 0,
+        };
     }
     let (low, end) = match (t & 4 != 0, a.has(A::DB)) {
         (false, _) => (0, end),
         (true, true) => (end, 1 << 32),
         (true, false) => (end, 1 << 16),
     };
-    Bounds { low, end_read: end, end_write: if t & 2 != 0 { end } else { 0 } }
+    Bounds {
+        low,
+        end_read: end,
+        end_write: if t & 2 != 0 { end } else { 0 },
+    }
 }
 
 impl Bounds {

@@ -43,7 +43,13 @@ pub struct Cpu {
 
 impl std::fmt::Debug for Cpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cpu {{ cs {:#x}, rip {:#x}, retired {} }}", self.core.seg[CS].selector, self.rip(), self.retired())
+        write!(
+            f,
+            "Cpu {{ cs {:#x}, rip {:#x}, retired {} }}",
+            self.core.seg[CS].selector,
+            self.rip(),
+            self.retired()
+        )
     }
 }
 
@@ -161,10 +167,11 @@ impl Cpu {
         self.core.limit = self.core.icount.saturating_add(budget);
         self.see_other_processors();
         let skip = self.stopped_at.take() == Some(self.rip());
-        if skip && self.core.icount < self.core.limit {
-            if let Some(exit) = self.one(bus) {
-                return exit;
-            }
+        if skip
+            && self.core.icount < self.core.limit
+            && let Some(exit) = self.one(bus)
+        {
+            return exit;
         }
         let mut from = None;
         loop {
@@ -258,7 +265,14 @@ impl Cpu {
         if let Some(n) = self.cache.jump(rip, context)
             && !self.cache.blocks[n as usize].stale()
         {
-            self.link(from, Link { rip, context, block: n });
+            self.link(
+                from,
+                Link {
+                    rip,
+                    context,
+                    block: n,
+                },
+            );
             return Ok(n);
         }
         self.find_block(bus, from)
@@ -284,7 +298,14 @@ impl Cpu {
         let (rip, context) = (self.core.gpr[RIP], self.core.context);
         self.cache.set_jump(rip, context, n);
         if from.is_some_and(|f| (f as usize) < self.cache.blocks.len()) {
-            self.link(from, Link { rip, context, block: n });
+            self.link(
+                from,
+                Link {
+                    rip,
+                    context,
+                    block: n,
+                },
+            );
         }
         Ok(n)
     }
@@ -298,7 +319,12 @@ impl Cpu {
         {
             return Ok(n);
         }
-        let rq = Request { la, gpa, key, breakpoints: &self.breakpoints };
+        let rq = Request {
+            la,
+            gpa,
+            key,
+            breakpoints: &self.breakpoints,
+        };
         translate(&mut self.core, bus, &mut self.cache, &rq)
     }
 
@@ -316,13 +342,17 @@ impl Cpu {
         if !b.stale() {
             return Ok(true);
         }
-        let Some(page) = self.core.phys_page(bus, b.gpn) else { return Ok(false) };
+        let Some(page) = self.core.phys_page(bus, b.gpn) else {
+            return Ok(false);
+        };
         let generation = Generation::of(Some(&page));
         let bytes = &self.cache.bytes[b.bytes as usize..b.bytes as usize + usize::from(b.len)];
         let mut same = page.equals(offset, &bytes[..first]);
         let mut second = None;
         if let Some((_, gpn)) = b.second {
-            let Some(page) = self.core.phys_page(bus, gpn) else { return Ok(false) };
+            let Some(page) = self.core.phys_page(bus, gpn) else {
+                return Ok(false);
+            };
             second = Some((Generation::of(Some(&page)), gpn));
             same &= page.equals(0, &bytes[first..]);
         }
@@ -421,7 +451,10 @@ impl Cpu {
     /// handler cannot be fetched does not keep `run` for ever.
     fn raise(&mut self, bus: &mut dyn Bus, fault: Fault, source: Source) -> Option<Exit> {
         self.core.limit = self.core.limit.saturating_sub(1);
-        self.core.raise(bus, fault, source).err().map(|()| Exit::TripleFault)
+        self.core
+            .raise(bus, fault, source)
+            .err()
+            .map(|()| Exit::TripleFault)
     }
 
     /// Looks at everything that is looked at between blocks.
@@ -449,14 +482,24 @@ impl Cpu {
             c.nmi_pending = false;
             c.nmi_masked = true;
             c.halted = false;
-            let fault = Fault { vector: vector::NMI, error: None };
+            let fault = Fault {
+                vector: vector::NMI,
+                error: None,
+            };
             return self.raise(bus, fault, Source::External);
         }
         if c.irq_hint && c.sys & rflags::IF != 0 {
             bus.at_instruction(c.icount);
             if let Some(v) = bus.take_interrupt() {
                 c.halted = false;
-                return self.raise(bus, Fault { vector: v, error: None }, Source::External);
+                return self.raise(
+                    bus,
+                    Fault {
+                        vector: v,
+                        error: None,
+                    },
+                    Source::External,
+                );
             }
             c.irq_hint = false;
         }
@@ -473,7 +516,10 @@ impl Cpu {
         let exit = self.one(bus);
         if exit.is_none() && trap && self.core.icount != retired && !self.core.shadow {
             self.core.dr[4] |= 1 << 14;
-            let fault = Fault { vector: vector::DB, error: None };
+            let fault = Fault {
+                vector: vector::DB,
+                error: None,
+            };
             return self.raise(bus, fault, Source::Trap);
         }
         exit

@@ -19,7 +19,14 @@ const EXT1_ECX: u32 = 1;
 const LEAF7_EBX: u32 = 1 | 1 << 7;
 
 fn leaf(leaf: u32, eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidEntry {
-    CpuidEntry { leaf, subleaf: None, eax, ebx, ecx, edx }
+    CpuidEntry {
+        leaf,
+        subleaf: None,
+        eax,
+        ebx,
+        ecx,
+        edx,
+    }
 }
 
 /// The engine's own leaves for one processor: vendor and brand are neutral, the APIC id is 0.
@@ -29,8 +36,17 @@ pub fn baseline(phys_bits: u8) -> Vec<CpuidEntry> {
         leaf(0, 7, word(b"Auth"), word(b"cAMD"), word(b"enti")),
         // Family 15, model 107, stepping 1: an early 64-bit processor without known errata flags.
         leaf(1, 0x0006_0FB1, 0x0001_0800, LEAF1_ECX, LEAF1_EDX),
-        CpuidEntry { subleaf: Some(0), ..leaf(7, 0, LEAF7_EBX, 0, 0) },
-        leaf(0x8000_0000, 0x8000_0008, word(b"Auth"), word(b"cAMD"), word(b"enti")),
+        CpuidEntry {
+            subleaf: Some(0),
+            ..leaf(7, 0, LEAF7_EBX, 0, 0)
+        },
+        leaf(
+            0x8000_0000,
+            0x8000_0008,
+            word(b"Auth"),
+            word(b"cAMD"),
+            word(b"enti"),
+        ),
         leaf(0x8000_0001, 0x0006_0FB1, 0, EXT1_ECX, EXT1_EDX),
         leaf(0x8000_0007, 0, 0, 0, 1 << 8),
         leaf(0x8000_0008, 0x3000 | u32::from(phys_bits), 0, 0, 0),

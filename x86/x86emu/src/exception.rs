@@ -46,14 +46,20 @@ impl Core {
             if self.deliver(bus, fault.vector, fault.error, source).is_ok() {
                 return Ok(());
             }
-            let Why::Fault(next) = self.why else { return Err(()) };
+            let Why::Fault(next) = self.why else {
+                return Err(());
+            };
             if fault.vector == vector::DF {
                 return Err(());
             }
             let hard = is_contributory(fault.vector) && is_contributory(next.vector);
-            let paging = fault.vector == vector::PF && (next.vector == vector::PF || is_contributory(next.vector));
+            let paging =
+                fault.vector == vector::PF && (next.vector == vector::PF || is_contributory(next.vector));
             fault = match source != Source::External && source != Source::Software && (hard || paging) {
-                true => Fault { vector: vector::DF, error: Some(0) },
+                true => Fault {
+                    vector: vector::DF,
+                    error: Some(0),
+                },
                 false => next,
             };
             source = Source::Fault;
@@ -110,7 +116,11 @@ impl Core {
         }
         let la = self.idtr.base.wrapping_add(at);
         let raw = self.system_load(bus, la, 8)?;
-        let upper = if size == 16 { self.system_load(bus, la.wrapping_add(8), 8)? & 0xFFFF_FFFF } else { 0 };
+        let upper = if size == 16 {
+            self.system_load(bus, la.wrapping_add(8), 8)? & 0xFFFF_FFFF
+        } else {
+            0
+        };
         let d = Descriptor { raw, upper, la };
         let known = matches!(d.kind(), 0xE | 0xF) || (matches!(d.kind(), 6 | 7) && !self.is_long());
         if d.is_segment() || !known {
@@ -129,7 +139,11 @@ impl Core {
     }
 
     /// The handler's code segment and privilege level.
-    fn handler_segment(&mut self, bus: &mut dyn Bus, gate: &Descriptor) -> Result<(SegmentRegister, u8), Stop> {
+    fn handler_segment(
+        &mut self,
+        bus: &mut dyn Bus,
+        gate: &Descriptor,
+    ) -> Result<(SegmentRegister, u8), Stop> {
         let selector = gate.gate_selector();
         if selector & !3 == 0 {
             return self.gp(0);
@@ -158,7 +172,12 @@ impl Core {
             sp = self.tss_stack64(bus, 4 + u64::from(cpl) * 8)?;
         }
         let regime = if cpl == 3 { 1 } else { 0 };
-        let mut s = Stack { register: SegmentRegister::default(), sp: sp & !15, mask: u64::MAX, regime };
+        let mut s = Stack {
+            register: SegmentRegister::default(),
+            sp: sp & !15,
+            mask: u64::MAX,
+            regime,
+        };
         let frame = [
             self.seg[SS].selector.into(),
             self.gpr[4],
@@ -220,15 +239,28 @@ impl Core {
     /// SS:SP for privilege level `cpl` from the TSS.
     fn tss_stack(&mut self, bus: &mut dyn Bus, cpl: u8) -> Result<Stack, Stop> {
         let wide = self.tr.attributes.segment_type() & 8 != 0;
-        let (at, size) = if wide { (4 + u64::from(cpl) * 8, 4) } else { (2 + u64::from(cpl) * 4, 2) };
+        let (at, size) = if wide {
+            (4 + u64::from(cpl) * 8, 4)
+        } else {
+            (2 + u64::from(cpl) * 4, 2)
+        };
         if at + u64::from(size) * 2 - 1 > u64::from(self.tr.limit) {
             return self.fault(vector::TS, selector_error(self.tr.selector));
         }
         let sp = self.system_load(bus, self.tr.base.wrapping_add(at), size)?;
         let ss = self.system_load(bus, self.tr.base.wrapping_add(at + u64::from(size)), 2)?;
         let register = self.check_stack_segment(bus, ss as u16, cpl, vector::TS)?;
-        let mask = if register.attributes.has(A::DB) { 0xFFFF_FFFF } else { 0xFFFF };
-        Ok(Stack { register, sp, mask, regime: 0 })
+        let mask = if register.attributes.has(A::DB) {
+            0xFFFF_FFFF
+        } else {
+            0xFFFF
+        };
+        Ok(Stack {
+            register,
+            sp,
+            mask,
+            regime: 0,
+        })
     }
 
     fn deliver_protected(&mut self, bus: &mut dyn Bus, v: u8, error: Option<u32>, source: Source) -> Flow {
@@ -241,7 +273,11 @@ impl Core {
         let old = (self.seg[SS].selector, self.gpr[4]);
         let switch = cpl < self.cpl;
         let v86 = self.is_v86();
-        let mut s = if switch { self.tss_stack(bus, cpl)? } else { self.stack() };
+        let mut s = if switch {
+            self.tss_stack(bus, cpl)?
+        } else {
+            self.stack()
+        };
         if v86 {
             for i in [GS, FS, DS, ES] {
                 self.push_on(bus, &mut s, size, self.seg[i].selector.into())?;
@@ -263,7 +299,13 @@ impl Core {
         }
         if v86 {
             for i in [GS, FS, DS, ES] {
-                self.set_segment(i, SegmentRegister { attributes: A(A::UNUSABLE), ..Default::default() });
+                self.set_segment(
+                    i,
+                    SegmentRegister {
+                        attributes: A(A::UNUSABLE),
+                        ..Default::default()
+                    },
+                );
             }
         }
         self.set_sp(&s);
@@ -273,7 +315,12 @@ impl Core {
 
     /// The current stack outside 64-bit mode.
     fn stack(&self) -> Stack {
-        Stack { register: self.seg[SS], sp: self.gpr[4], mask: self.stack_mask(), regime: self.regime }
+        Stack {
+            register: self.seg[SS],
+            sp: self.gpr[4],
+            mask: self.stack_mask(),
+            regime: self.regime,
+        }
     }
 
     fn set_sp(&mut self, s: &Stack) {

@@ -11,7 +11,12 @@ use x86defs::{SegmentAttributes as A, SegmentRegister, efer, rflags, vector};
 
 impl Core {
     /// A code segment for a direct far jump or call.
-    fn direct_code(&mut self, bus: &mut dyn Bus, d: &Descriptor, selector: u16) -> Result<SegmentRegister, Stop> {
+    fn direct_code(
+        &mut self,
+        bus: &mut dyn Bus,
+        d: &Descriptor,
+        selector: u16,
+    ) -> Result<SegmentRegister, Stop> {
         let rpl = (selector & 3) as u8;
         let allowed = match d.is_conforming() {
             true => d.dpl() <= self.cpl,
@@ -61,11 +66,20 @@ impl Core {
         Ok(())
     }
 
-    fn jump_gate(&mut self, bus: &mut dyn Bus, d: &Descriptor, selector: u16) -> Result<(SegmentRegister, u64), Stop> {
+    fn jump_gate(
+        &mut self,
+        bus: &mut dyn Bus,
+        d: &Descriptor,
+        selector: u16,
+    ) -> Result<(SegmentRegister, u64), Stop> {
         self.check_call_gate(d, selector)?;
         let target = d.gate_selector();
         let t = self.descriptor(bus, target, vector::GP)?;
-        let allowed = if t.is_conforming() { t.dpl() <= self.cpl } else { t.dpl() == self.cpl };
+        let allowed = if t.is_conforming() {
+            t.dpl() <= self.cpl
+        } else {
+            t.dpl() == self.cpl
+        };
         if !t.is_code() || !allowed {
             return self.gp(selector_error(target));
         }
@@ -93,7 +107,14 @@ impl Core {
     }
 
     /// CALL far with return offset `back`.
-    pub(crate) fn far_call(&mut self, bus: &mut dyn Bus, selector: u16, offset: u64, size: u8, back: u64) -> Flow {
+    pub(crate) fn far_call(
+        &mut self,
+        bus: &mut dyn Bus,
+        selector: u16,
+        offset: u64,
+        size: u8,
+        back: u64,
+    ) -> Flow {
         let old_sp = self.gpr[4];
         if self.is_real_like() {
             let cs = self.real_segment(CS, selector);
@@ -121,7 +142,9 @@ impl Core {
     fn push_pair(&mut self, bus: &mut dyn Bus, size: u8, back: u64, old_sp: u64) -> Flow {
         let idx = self.cur_idx;
         let cs = self.seg[CS].selector.into();
-        let done = self.push(bus, size, cs, idx).and_then(|()| self.push(bus, size, back, idx));
+        let done = self
+            .push(bus, size, cs, idx)
+            .and_then(|()| self.push(bus, size, back, idx));
         if done.is_err() {
             self.gpr[4] = old_sp;
         }
@@ -173,7 +196,11 @@ impl Core {
             (null_stack(cpl.into(), cpl), sp)
         } else {
             let wide = self.tr.attributes.segment_type() & 8 != 0;
-            let (at, n) = if wide { (4 + u64::from(cpl) * 8, 4) } else { (2 + u64::from(cpl) * 4, 2) };
+            let (at, n) = if wide {
+                (4 + u64::from(cpl) * 8, 4)
+            } else {
+                (2 + u64::from(cpl) * 4, 2)
+            };
             if at + 2 * u64::from(n) > u64::from(self.tr.limit) + 1 {
                 return self.fault(vector::TS, selector_error(self.tr.selector));
             }
@@ -234,7 +261,11 @@ impl Core {
         }
         let d = self.descriptor(bus, selector, vector::GP)?;
         let rpl = (selector & 3) as u8;
-        let allowed = if d.is_conforming() { d.dpl() <= rpl } else { d.dpl() == rpl };
+        let allowed = if d.is_conforming() {
+            d.dpl() <= rpl
+        } else {
+            d.dpl() == rpl
+        };
         let both = self.is_long() && d.attributes().has(A::L) && d.attributes().has(A::DB);
         if !d.is_code() || rpl < self.cpl || !allowed || both {
             return self.gp(selector_error(selector));
@@ -246,7 +277,13 @@ impl Core {
         Ok(d.register(selector))
     }
 
-    fn return_stack(&mut self, bus: &mut dyn Bus, selector: u16, cpl: u8, cs: &SegmentRegister) -> Result<SegmentRegister, Stop> {
+    fn return_stack(
+        &mut self,
+        bus: &mut dyn Bus,
+        selector: u16,
+        cpl: u8,
+        cs: &SegmentRegister,
+    ) -> Result<SegmentRegister, Stop> {
         let long = self.is_long() && cs.attributes.has(A::L);
         if selector & !3 == 0 && long && cpl < 3 {
             return Ok(null_stack(selector, cpl));
@@ -264,7 +301,11 @@ impl Core {
             let a = self.seg[i].attributes;
             let conforming = a.segment_type() & 0xC == 0xC;
             if a.has(A::P) && a.has(A::S) && !a.has(A::UNUSABLE) && !conforming && a.dpl() < cpl {
-                let s = SegmentRegister { selector: 0, attributes: A(A::UNUSABLE), ..self.seg[i] };
+                let s = SegmentRegister {
+                    selector: 0,
+                    attributes: A(A::UNUSABLE),
+                    ..self.seg[i]
+                };
                 self.set_segment(i, s);
             }
         }
@@ -356,11 +397,21 @@ impl Core {
     fn flat_code(selector: u16, dpl: u8, long: bool) -> SegmentRegister {
         let size = if long { A::L } else { A::DB };
         let attributes = A(0x9B | u32::from(dpl) << 5 | A::G | size);
-        SegmentRegister { selector, attributes, limit: u32::MAX, base: 0 }
+        SegmentRegister {
+            selector,
+            attributes,
+            limit: u32::MAX,
+            base: 0,
+        }
     }
     fn flat_data(selector: u16, dpl: u8) -> SegmentRegister {
         let attributes = A(0x93 | u32::from(dpl) << 5 | A::G | A::DB);
-        SegmentRegister { selector, attributes, limit: u32::MAX, base: 0 }
+        SegmentRegister {
+            selector,
+            attributes,
+            limit: u32::MAX,
+            base: 0,
+        }
     }
     fn enter(&mut self, cs: SegmentRegister, ss: SegmentRegister, cpl: u8) {
         self.cpl = cpl;
@@ -378,15 +429,27 @@ impl Core {
         if !self.is_long() {
             self.gpr[1] = next & 0xFFFF_FFFF;
             self.set_rflags(self.rflags() & !(rflags::IF | rflags::RF | rflags::VM));
-            self.enter(Self::flat_code(selector, 0, false), Self::flat_data(selector + 8, 0), 0);
+            self.enter(
+                Self::flat_code(selector, 0, false),
+                Self::flat_data(selector + 8, 0),
+                0,
+            );
             self.gpr[RIP] = self.msrs.star & 0xFFFF_FFFF;
             return Ok(());
         }
-        let target = if self.is_code64() { self.msrs.lstar } else { self.msrs.cstar };
+        let target = if self.is_code64() {
+            self.msrs.lstar
+        } else {
+            self.msrs.cstar
+        };
         self.gpr[1] = next;
         self.gpr[11] = self.rflags() & !rflags::RF;
         self.set_rflags(self.rflags() & !(self.msrs.sfmask | rflags::RF));
-        self.enter(Self::flat_code(selector, 0, true), Self::flat_data(selector + 8, 0), 0);
+        self.enter(
+            Self::flat_code(selector, 0, true),
+            Self::flat_data(selector + 8, 0),
+            0,
+        );
         self.gpr[RIP] = target;
         Ok(())
     }
@@ -399,7 +462,11 @@ impl Core {
         self.need_cpl0()?;
         let selector = (self.msrs.star >> 48) as u16;
         let long = size == 8;
-        let rip = if long { self.gpr[1] } else { self.gpr[1] & 0xFFFF_FFFF };
+        let rip = if long {
+            self.gpr[1]
+        } else {
+            self.gpr[1] & 0xFFFF_FFFF
+        };
         if long && (rip as i64) << 16 >> 16 != rip as i64 {
             return self.gp(0);
         }
@@ -409,7 +476,11 @@ impl Core {
             self.set_rflags(self.rflags() | rflags::IF);
         }
         let cs = (selector + if long { 16 } else { 0 }) | 3;
-        self.enter(Self::flat_code(cs, 3, long), Self::flat_data((selector + 8) | 3, 3), 3);
+        self.enter(
+            Self::flat_code(cs, 3, long),
+            Self::flat_data((selector + 8) | 3, 3),
+            3,
+        );
         self.gpr[RIP] = rip;
         Ok(())
     }
@@ -444,7 +515,11 @@ impl Core {
         if long && ((rip as i64) << 16 >> 16 != rip as i64 || (sp as i64) << 16 >> 16 != sp as i64) {
             return self.gp(0);
         }
-        self.enter(Self::flat_code(cs | 3, 3, long), Self::flat_data((cs + 8) | 3, 3), 3);
+        self.enter(
+            Self::flat_code(cs | 3, 3, long),
+            Self::flat_data((cs + 8) | 3, 3),
+            3,
+        );
         self.gpr[4] = sp;
         self.gpr[RIP] = rip;
         Ok(())
@@ -452,5 +527,9 @@ impl Core {
 }
 
 fn gate_offset(d: &Descriptor) -> u64 {
-    if d.kind() == 4 { d.raw & 0xFFFF } else { d.gate_offset() }
+    if d.kind() == 4 {
+        d.raw & 0xFFFF
+    } else {
+        d.gate_offset()
+    }
 }

@@ -113,7 +113,12 @@ mod tests {
     #[test]
     fn every_combination_survives_the_round_trip() {
         for i in 0..64u64 {
-            let v = (i & 1) | (i >> 1 & 1) << 2 | (i >> 2 & 1) << 4 | (i >> 3 & 1) << 6 | (i >> 4 & 1) << 7 | (i >> 5) << 11;
+            let v = (i & 1)
+                | (i >> 1 & 1) << 2
+                | (i >> 2 & 1) << 4
+                | (i >> 3 & 1) << 6
+                | (i >> 4 & 1) << 7
+                | (i >> 5) << 11;
             assert_eq!(Flags::from_bits(v).bits(), v);
             for cf in [false, true] {
                 let mut f = Flags::from_bits(v);

@@ -71,7 +71,8 @@ impl Core {
     fn update_summary(&mut self) {
         let fsw = self.fpu.word(FSW);
         let pending = fsw & !self.fpu.word(FCW) & 0x3F != 0;
-        self.fpu.set_word(FSW, if pending { fsw | 0x8080 } else { fsw & 0x7F7F });
+        self.fpu
+            .set_word(FSW, if pending { fsw | 0x8080 } else { fsw & 0x7F7F });
     }
     /// #MF if an unmasked exception is pending.
     fn check_pending(&mut self, bus: &mut dyn Bus) -> Flow {
@@ -133,7 +134,10 @@ pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
 fn load_bytes(c: &mut Core, u: &Uop, bus: &mut dyn Bus, la: u64, out: &mut [u8; 128]) -> Flow {
     let mut at = 0;
     while at < usize::from(u.size) {
-        let n = [8, 4, 2].into_iter().find(|&n| at + n <= usize::from(u.size)).unwrap_or(1);
+        let n = [8, 4, 2]
+            .into_iter()
+            .find(|&n| at + n <= usize::from(u.size))
+            .unwrap_or(1);
         let v = c.load_n(bus, la.wrapping_add(at as u64), n as u8, u.idx)?;
         out[at..at + n].copy_from_slice(&v.to_le_bytes()[..n]);
         at += n;
@@ -146,10 +150,19 @@ fn store_bytes(c: &mut Core, bus: &mut dyn Bus, la: u64, idx: u8, bytes: &[u8]) 
     c.probe_write(bus, la, bytes.len() as u64)?;
     let mut at = 0;
     while at < bytes.len() {
-        let n = [8, 4, 2].into_iter().find(|&n| at + n <= bytes.len()).unwrap_or(1);
+        let n = [8, 4, 2]
+            .into_iter()
+            .find(|&n| at + n <= bytes.len())
+            .unwrap_or(1);
         let mut v = [0; 8];
         v[..n].copy_from_slice(&bytes[at..at + n]);
-        c.store_n(bus, la.wrapping_add(at as u64), n as u8, u64::from_le_bytes(v), idx)?;
+        c.store_n(
+            bus,
+            la.wrapping_add(at as u64),
+            n as u8,
+            u64::from_le_bytes(v),
+            idx,
+        )?;
         at += n;
     }
     Ok(())
@@ -207,7 +220,8 @@ fn set_pointers(c: &mut Core, u: &Uop, la: u64) {
     if u.is(MEM) {
         c.fpu.image[FDP..FDP + 8].copy_from_slice(&la.to_le_bytes());
     }
-    c.fpu.set_word(FOP, u16::from(u.src) << 8 & 0x700 | u16::from(u.dst));
+    c.fpu
+        .set_word(FOP, u16::from(u.src) << 8 & 0x700 | u16::from(u.dst));
 }
 
 /// WAIT.
@@ -275,7 +289,15 @@ fn full_tags(f: &Fpu) -> u16 {
 /// The environment in the layout of the operand and code size.
 fn environment(c: &Core, size: usize) -> Vec<u8> {
     let f = &c.fpu;
-    let words = [f.word(FCW), f.word(FSW), full_tags(f), f.word(FIP), f.word(FIP + 4), f.word(FDP), f.word(FDP + 4)];
+    let words = [
+        f.word(FCW),
+        f.word(FSW),
+        full_tags(f),
+        f.word(FIP),
+        f.word(FIP + 4),
+        f.word(FDP),
+        f.word(FDP + 4),
+    ];
     if size == 14 {
         return words.iter().flat_map(|w| w.to_le_bytes()).collect();
     }

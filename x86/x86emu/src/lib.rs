@@ -26,6 +26,7 @@ mod translate;
 mod uop;
 mod walk;
 
-pub use bus::{Attention, Bus, Exit, MsrFault, RamPage, Traced, Tracer};
+pub use bus::{Attention, Bus, Exit, MsrFault, Traced, Tracer};
 pub use code_map::CodeMap;
 pub use cpu::{Config, Cpu};
+pub use mem::RamPage;

@@ -8,10 +8,18 @@
 //! running stops before it happens and is repeated in a block of its own.
 //! Not here: page walks, segmentation.
 
-use crate::bus::{Bus, RamPage};
+use crate::bus::Bus;
 use crate::code_map::chunk_mask;
 use crate::core::{Core, Flow, Stop, Why};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+/// One 4 KiB page of memory that the engine may access directly.
+#[derive(Debug, Clone, Copy)]
+pub struct RamPage {
+    host: *mut u8,
+    generation: *const AtomicU32,
+    writable: bool,
+}
 
 /// Entries per TLB array.
 pub(crate) const TLB_SIZE: usize = 512;
@@ -38,7 +46,10 @@ struct Target {
     page: Option<RamPage>,
 }
 
-const NO_ENTRY: Entry = Entry { tag: TAG_NONE, addend: 0 };
+const NO_ENTRY: Entry = Entry {
+    tag: TAG_NONE,
+    addend: 0,
+};
 
 /// One translation regime's entries for one kind of access.
 struct Bank {
@@ -77,7 +88,9 @@ unsafe impl Send for PageCache {}
 
 impl PageCache {
     pub(crate) fn new() -> Self {
-        Self { entries: [(u64::MAX, None); 256] }
+        Self {
+            entries: [(u64::MAX, None); 256],
+        }
     }
 }
 
@@ -96,8 +109,14 @@ impl Generation {
     pub(crate) fn of(page: Option<&RamPage>) -> Self {
         static NOWHERE: AtomicU32 = AtomicU32::new(0);
         match page {
-            Some(p) => Self { cell: p.generation, seen: p.generation().load(Ordering::Acquire) },
-            None => Self { cell: &raw const NOWHERE, seen: 1 },
+            Some(p) => Self {
+                cell: p.generation,
+                seen: p.generation().load(Ordering::Acquire),
+            },
+            None => Self {
+                cell: &raw const NOWHERE,
+                seen: 1,
+            },
         }
     }
     /// Whether the page was written since.
@@ -116,7 +135,11 @@ impl RamPage {
     /// `generation` valid for atomic access, until the processor is dropped or told to
     /// [`crate::Cpu::flush_memory_map`]; nobody may hold Rust references into the page.
     pub unsafe fn new(host: *mut u8, generation: *const AtomicU32, writable: bool) -> Self {
-        Self { host, generation, writable }
+        Self {
+            host,
+            generation,
+            writable,
+        }
     }
     /// A reference to the generation that lives as long as the page's contract says.
     pub(crate) fn generation(&self) -> &AtomicU32 {
@@ -161,11 +184,13 @@ impl RamPage {
         unsafe {
             if wide {
                 let a = AtomicU64::from_ptr(self.host.add(offset as usize & 0xFF8).cast());
-                a.compare_exchange(old, old | bits, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                a.compare_exchange(old, old | bits, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
             } else {
                 let a = AtomicU32::from_ptr(self.host.add(offset as usize & 0xFFC).cast());
                 let (o, n) = (old as u32, (old | bits) as u32);
-                a.compare_exchange(o, n, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                a.compare_exchange(o, n, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
             }
         }
     }
@@ -223,11 +248,17 @@ macro_rules! word {
                 if p.addr() % size_of::<$t>() != 0 {
                     // SAFETY: by this function's contract. Split locks are atomic only against
                     // processors that run on the same thread.
-                    return unsafe { Self::read(p) == old && { Self::write(p, new); true } };
+                    return unsafe {
+                        Self::read(p) == old && {
+                            Self::write(p, new);
+                            true
+                        }
+                    };
                 }
                 // SAFETY: valid by this function's contract and aligned as just checked.
                 let a = unsafe { <$a>::from_ptr(p.cast()) };
-                a.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+                a.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+                    .is_ok()
             }
         }
     };
@@ -261,12 +292,17 @@ impl Word for u128 {
         }
     }
     unsafe fn exchange(p: *mut u8, old: Self, new: Self) -> bool {
-        if p.addr() % 16 == 0 && is_x86_feature_detected!("cmpxchg16b") {
+        if p.addr().is_multiple_of(16) && is_x86_feature_detected!("cmpxchg16b") {
             // SAFETY: valid by this function's contract, aligned and supported as just checked.
             return unsafe { exchange16(p.cast(), old, new) };
         }
         // SAFETY: by this function's contract.
-        unsafe { Self::read(p) == old && { Self::write(p, new); true } }
+        unsafe {
+            Self::read(p) == old && {
+                Self::write(p, new);
+                true
+            }
+        }
     }
 }
 
@@ -303,7 +339,10 @@ pub(crate) enum Access {
 impl Tlb {
     pub(crate) fn new() -> Self {
         let bank = |_| Bank::new();
-        Self { read: [0; REGIMES].map(bank), write: [0; REGIMES].map(bank) }
+        Self {
+            read: [0; REGIMES].map(bank),
+            write: [0; REGIMES].map(bank),
+        }
     }
     /// Forgets everything.
     pub(crate) fn flush(&mut self) {
@@ -384,7 +423,13 @@ impl Core {
     }
 
     /// Compare and exchange, atomic against other processors and devices where the host can.
-    pub(crate) fn exchange<T: Word>(&mut self, bus: &mut dyn Bus, la: u64, old: T, new: T) -> Result<bool, Stop> {
+    pub(crate) fn exchange<T: Word>(
+        &mut self,
+        bus: &mut dyn Bus,
+        la: u64,
+        old: T,
+        new: T,
+    ) -> Result<bool, Stop> {
         let e = &self.tlb.write[self.regime & (REGIMES - 1)].hot[slot(la)];
         if e.tag == last_page::<T>(la) {
             // SAFETY: the tag matches, so la + addend is inside the page's 4096 bytes (see `fill`).
@@ -404,7 +449,10 @@ impl Core {
 
     /// Whether stores to `la` go to the bus.
     fn is_device(&mut self, bus: &mut dyn Bus, la: u64) -> Result<bool, Stop> {
-        Ok(self.target(bus, la, Access::Write)?.page.is_none_or(|p| !p.writable))
+        Ok(self
+            .target(bus, la, Access::Write)?
+            .page
+            .is_none_or(|p| !p.writable))
     }
 
     #[cold]
@@ -483,14 +531,27 @@ impl Core {
         let write = access == Access::Write;
         let flag = match target.page {
             Some(p) if !write || p.writable => {
-                if write && self.code.bits(target.gpa >> 12) != 0 { TAG_CODE } else { 0 }
+                if write && self.code.bits(target.gpa >> 12) != 0 {
+                    TAG_CODE
+                } else {
+                    0
+                }
             }
             _ => TAG_MMIO,
         };
-        let addend = target.page.map_or(0, |p| (p.host as u64).wrapping_sub(la & PAGE_MASK));
+        let addend = target
+            .page
+            .map_or(0, |p| (p.host as u64).wrapping_sub(la & PAGE_MASK));
         let regime = self.regime & (REGIMES - 1);
-        let bank = if write { &mut self.tlb.write[regime] } else { &mut self.tlb.read[regime] };
-        bank.hot[slot(la)] = Entry { tag: la & PAGE_MASK | flag, addend };
+        let bank = if write {
+            &mut self.tlb.write[regime]
+        } else {
+            &mut self.tlb.read[regime]
+        };
+        bank.hot[slot(la)] = Entry {
+            tag: la & PAGE_MASK | flag,
+            addend,
+        };
         bank.cold[slot(la)] = target;
         bank.used = true;
     }
@@ -558,7 +619,10 @@ impl Core {
         while done < data.len() {
             let left = data.len() - done;
             let at = gpa + done as u64;
-            let n = [8, 4, 2].into_iter().find(|&n| n <= left && (n == left || at % n as u64 == 0)).unwrap_or(1);
+            let n = [8, 4, 2]
+                .into_iter()
+                .find(|&n| n <= left && (n == left || at.is_multiple_of(n as u64)))
+                .unwrap_or(1);
             let piece = &mut data[done..done + n];
             if write {
                 bus.mmio_write(at, piece);
@@ -587,13 +651,24 @@ impl Core {
 
     /// Copies up to `len` bytes upwards between linear addresses without crossing a page on either side,
     /// as if byte by byte in units of `unit` bytes. Returns the bytes done; 0 = use the slow path.
-    pub(crate) fn bulk_copy(&mut self, bus: &mut dyn Bus, to: u64, from: u64, len: u64, unit: u64) -> Result<u64, Stop> {
+    pub(crate) fn bulk_copy(
+        &mut self,
+        bus: &mut dyn Bus,
+        to: u64,
+        from: u64,
+        len: u64,
+        unit: u64,
+    ) -> Result<u64, Stop> {
         let n = len.min(4096 - (to & 0xFFF)).min(4096 - (from & 0xFFF)) / unit * unit;
         if n == 0 {
             return Ok(0);
         }
-        let Some(src) = self.direct(bus, from, Access::Read)? else { return Ok(0) };
-        let Some(dst) = self.direct(bus, to, Access::Write)? else { return Ok(0) };
+        let Some(src) = self.direct(bus, from, Access::Read)? else {
+            return Ok(0);
+        };
+        let Some(dst) = self.direct(bus, to, Access::Write)? else {
+            return Ok(0);
+        };
         let (s, d) = (src.addr() as u64, dst.addr() as u64);
         if d > s && d < s + n {
             return Ok(0);
@@ -605,12 +680,21 @@ impl Core {
     }
 
     /// Fills up to `len` bytes from `to` with the low `unit` bytes of `v`. Returns the bytes done.
-    pub(crate) fn bulk_fill(&mut self, bus: &mut dyn Bus, to: u64, v: u64, len: u64, unit: u64) -> Result<u64, Stop> {
+    pub(crate) fn bulk_fill(
+        &mut self,
+        bus: &mut dyn Bus,
+        to: u64,
+        v: u64,
+        len: u64,
+        unit: u64,
+    ) -> Result<u64, Stop> {
         let n = len.min(4096 - (to & 0xFFF)) / unit * unit;
         if n == 0 {
             return Ok(0);
         }
-        let Some(dst) = self.direct(bus, to, Access::Write)? else { return Ok(0) };
+        let Some(dst) = self.direct(bus, to, Access::Write)? else {
+            return Ok(0);
+        };
         // SAFETY: the range is inside the page, which is writable.
         unsafe {
             match unit {

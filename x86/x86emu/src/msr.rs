@@ -59,7 +59,13 @@ impl Core {
         let canonical = (v as i64) << 16 >> 16 == v as i64;
         let address = matches!(
             n,
-            msr::LSTAR | msr::CSTAR | msr::FS_BASE | msr::GS_BASE | msr::KERNEL_GS_BASE | msr::SYSENTER_ESP | msr::SYSENTER_EIP
+            msr::LSTAR
+                | msr::CSTAR
+                | msr::FS_BASE
+                | msr::GS_BASE
+                | msr::KERNEL_GS_BASE
+                | msr::SYSENTER_ESP
+                | msr::SYSENTER_EIP
         );
         if address && !canonical {
             return self.gp(0);

@@ -45,7 +45,13 @@ pub(crate) struct FpuContext {
 
 impl FpuContext {
     pub(crate) fn new() -> Self {
-        Self { image: [0; 512], memory: [0; 128], gpr: 0, flags: 0, host_mxcsr: HOST_MXCSR }
+        Self {
+            image: [0; 512],
+            memory: [0; 128],
+            gpr: 0,
+            flags: 0,
+            host_mxcsr: HOST_MXCSR,
+        }
     }
 }
 
@@ -76,8 +82,13 @@ struct Arena {
     known: HashMap<Vec<u8>, Thunk>,
 }
 
-static ARENA: LazyLock<Mutex<Arena>> =
-    LazyLock::new(|| Mutex::new(Arena { region: 0, used: REGION, known: HashMap::new() }));
+static ARENA: LazyLock<Mutex<Arena>> = LazyLock::new(|| {
+    Mutex::new(Arena {
+        region: 0,
+        used: REGION,
+        known: HashMap::new(),
+    })
+});
 
 impl Arena {
     fn add(&mut self, code: Vec<u8>) -> Option<Thunk> {
@@ -156,8 +167,18 @@ fn split(bytes: &[u8], long: bool, opcode: usize, has_modrm: bool, imm: usize) -
     }
     let end = bytes.len().checked_sub(imm)?;
     let opcode = bytes.get(i..i + opcode)?;
-    let modrm = if has_modrm { Some(*bytes.get(i + opcode.len())?) } else { None };
-    Some(Parts { prefixes, rex, opcode, modrm, tail: bytes.get(end..)? })
+    let modrm = if has_modrm {
+        Some(*bytes.get(i + opcode.len())?)
+    } else {
+        None
+    };
+    Some(Parts {
+        prefixes,
+        rex,
+        opcode,
+        modrm,
+        tail: bytes.get(end..)?,
+    })
 }
 
 /// Machine code for an SSE instruction on [`SseContext`]. `bytes` is the guest's encoding, `long` says
@@ -167,7 +188,9 @@ pub(crate) fn sse_thunk(bytes: &[u8], long: bool, imm: usize, form: SseForm) -> 
     let modrm = p.modrm?;
     let reg = if form.group { modrm & 0x38 } else { 0 };
     let rm = if form.rm_gpr || form.group { 0 } else { 1 };
-    let mut code = vec![0x0F, 0xAE, 0x57, 0x30, 0x0F, 0x10, 0x07, 0x0F, 0x10, 0x4F, 0x10, 0x48, 0x8B, 0x47, 0x20];
+    let mut code = vec![
+        0x0F, 0xAE, 0x57, 0x30, 0x0F, 0x10, 0x07, 0x0F, 0x10, 0x4F, 0x10, 0x48, 0x8B, 0x47, 0x20,
+    ];
     code.extend(&p.prefixes);
     if p.rex & 8 != 0 {
         code.push(0x48);
@@ -186,10 +209,18 @@ pub(crate) fn sse_thunk(bytes: &[u8], long: bool, imm: usize, form: SseForm) -> 
 
 /// Machine code for an x87 (`opcode` 1) or MMX (`opcode` 2) instruction on [`FpuContext`]. `gpr_rm` and
 /// `gpr_reg` say that those ModRM fields name a general register.
-pub(crate) fn fpu_thunk(bytes: &[u8], long: bool, opcode: usize, imm: usize, gpr: (bool, bool)) -> Option<Thunk> {
+pub(crate) fn fpu_thunk(
+    bytes: &[u8],
+    long: bool,
+    opcode: usize,
+    imm: usize,
+    gpr: (bool, bool),
+) -> Option<Thunk> {
     let p = split(bytes, long, opcode, true, imm).or_else(|| split(bytes, long, opcode, false, imm))?;
     // fxrstor [rdi]; mov rax, [rdi+280h]; push [rdi+288h]; popfq
-    let mut code = vec![0x0F, 0xAE, 0x0F, 0x48, 0x8B, 0x87, 0x80, 2, 0, 0, 0xFF, 0xB7, 0x88, 2, 0, 0, 0x9D];
+    let mut code = vec![
+        0x0F, 0xAE, 0x0F, 0x48, 0x8B, 0x87, 0x80, 2, 0, 0, 0xFF, 0xB7, 0x88, 2, 0, 0, 0x9D,
+    ];
     code.extend(&p.prefixes);
     let memory = p.modrm.is_some_and(|m| m < 0xC0);
     let keep = if memory { 0x4C } else { 0x4D };
@@ -219,7 +250,9 @@ pub(crate) fn fpu_thunk(bytes: &[u8], long: bool, opcode: usize, imm: usize, gpr
     code.extend(p.tail);
     // pushfq; pop [rdi+288h]; mov [rdi+280h], rax; fxsave [rdi]; fninit; ldmxcsr [rdi+290h]; ret
     code.extend([0x9C, 0x8F, 0x87, 0x88, 2, 0, 0, 0x48, 0x89, 0x87, 0x80, 2, 0, 0]);
-    code.extend([0x0F, 0xAE, 0x07, 0xDB, 0xE3, 0x0F, 0xAE, 0x97, 0x90, 2, 0, 0, 0xC3]);
+    code.extend([
+        0x0F, 0xAE, 0x07, 0xDB, 0xE3, 0x0F, 0xAE, 0x97, 0x90, 2, 0, 0, 0xC3,
+    ]);
     make(code)
 }
 
@@ -259,6 +292,13 @@ macro_rules! operations {
     ($($name:ident: $intrinsic:ident),* $(,)?) => {
         /// Packed integer operations, named after the compiler's intrinsics.
         pub(crate) mod packed {
+            use std::arch::x86_64::__m128i;
+
+            #[inline(always)]
+            fn to_vector(v: u128) -> __m128i {
+                // SAFETY: both types are 16 bytes without invalid values.
+                unsafe { std::mem::transmute(v) }
+            }
             $(
                 pub(crate) struct $name;
                 impl super::Packed for $name {
@@ -266,8 +306,8 @@ macro_rules! operations {
                     fn go(a: u128, b: u128) -> u128 {
                         // SAFETY: SSE2 is part of x86-64; both types are 16 bytes without invalid values.
                         unsafe {
-                            let r = std::arch::x86_64::$intrinsic(std::mem::transmute(a), std::mem::transmute(b));
-                            std::mem::transmute::<std::arch::x86_64::__m128i, u128>(r)
+                            let r = std::arch::x86_64::$intrinsic(to_vector(a), to_vector(b));
+                            std::mem::transmute::<__m128i, u128>(r)
                         }
                     }
                 }
@@ -319,5 +359,8 @@ operations!(
 /// The sign bits of the 16 bytes.
 pub(crate) fn byte_mask(v: u128) -> u32 {
     // SAFETY: SSE2 is part of x86-64; both types are 16 bytes without invalid values.
-    unsafe { std::arch::x86_64::_mm_movemask_epi8(std::mem::transmute::<u128, std::arch::x86_64::__m128i>(v)) as u32 }
+    unsafe {
+        std::arch::x86_64::_mm_movemask_epi8(std::mem::transmute::<u128, std::arch::x86_64::__m128i>(v))
+            as u32
+    }
 }

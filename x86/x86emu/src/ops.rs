@@ -100,15 +100,27 @@ macro_rules! int {
         }
     };
 }
-int!(u8, i8, |c, r| c.gpr[usize::from(r & 15)] >> (r >> 5 << 3) & 0xFF, |g, v, r| {
-    let s = r >> 5 << 3;
-    *g & !(0xFF << s) | (v & 0xFF) << s
-});
-int!(u16, i16, |c, r| c.gpr[usize::from(r & 15)] & 0xFFFF, |g, v, r| *g & !0xFFFF | v & 0xFFFF);
-int!(u32, i32, |c, r| c.gpr[usize::from(r & 15)] & 0xFFFF_FFFF, |g, v, r| {
-    let _ = &g;
-    v & 0xFFFF_FFFF
-});
+int!(
+    u8,
+    i8,
+    |c, r| c.gpr[usize::from(r & 15)] >> (r >> 5 << 3) & 0xFF,
+    |g, v, r| {
+        let s = r >> 5 << 3;
+        *g & !(0xFF << s) | (v & 0xFF) << s
+    }
+);
+int!(u16, i16, |c, r| c.gpr[usize::from(r & 15)] & 0xFFFF, |g, v, r| *g
+    & !0xFFFF
+    | v & 0xFFFF);
+int!(
+    u32,
+    i32,
+    |c, r| c.gpr[usize::from(r & 15)] & 0xFFFF_FFFF,
+    |g, v, r| {
+        let _ = &g;
+        v & 0xFFFF_FFFF
+    }
+);
 int!(u64, i64, |c, r| c.gpr[usize::from(r & 15)], |g, v, r| {
     let _ = &g;
     v
@@ -140,24 +152,24 @@ impl Addr for Seg {
 
 /// The instance of a handler for a size and an address form.
 macro_rules! pick {
-    ($f:ident :: <$($o:ty),*>, $size:expr, $flat:expr) => {
+    ($f:ident $(:: <$o:ty>)?, $size:expr, $flat:expr) => {
         match ($size, $flat) {
-            (1, true) => $f::<$($o,)* u8, $crate::ops::Flat> as $crate::uop::OpFn,
-            (2, true) => $f::<$($o,)* u16, $crate::ops::Flat>,
-            (4, true) => $f::<$($o,)* u32, $crate::ops::Flat>,
-            (_, true) => $f::<$($o,)* u64, $crate::ops::Flat>,
-            (1, false) => $f::<$($o,)* u8, $crate::ops::Seg>,
-            (2, false) => $f::<$($o,)* u16, $crate::ops::Seg>,
-            (4, false) => $f::<$($o,)* u32, $crate::ops::Seg>,
-            (_, false) => $f::<$($o,)* u64, $crate::ops::Seg>,
+            (1, true) => $f::<$($o,)? u8, $crate::ops::Flat> as $crate::uop::OpFn,
+            (2, true) => $f::<$($o,)? u16, $crate::ops::Flat>,
+            (4, true) => $f::<$($o,)? u32, $crate::ops::Flat>,
+            (_, true) => $f::<$($o,)? u64, $crate::ops::Flat>,
+            (1, false) => $f::<$($o,)? u8, $crate::ops::Seg>,
+            (2, false) => $f::<$($o,)? u16, $crate::ops::Seg>,
+            (4, false) => $f::<$($o,)? u32, $crate::ops::Seg>,
+            (_, false) => $f::<$($o,)? u64, $crate::ops::Seg>,
         }
     };
-    ($f:ident :: <$($o:ty),*>, $size:expr) => {
+    ($f:ident $(:: <$o:ty>)?, $size:expr) => {
         match $size {
-            1 => $f::<$($o,)* u8> as $crate::uop::OpFn,
-            2 => $f::<$($o,)* u16>,
-            4 => $f::<$($o,)* u32>,
-            _ => $f::<$($o,)* u64>,
+            1 => $f::<$($o,)? u8> as $crate::uop::OpFn,
+            2 => $f::<$($o,)? u16>,
+            4 => $f::<$($o,)? u32>,
+            _ => $f::<$($o,)? u64>,
         }
     };
 }

@@ -22,7 +22,11 @@ impl Descriptor {
     }
     pub(crate) fn limit(&self) -> u32 {
         let l = (self.raw & 0xFFFF | self.raw >> 32 & 0xF_0000) as u32;
-        if self.attributes().has(A::G) { l << 12 | 0xFFF } else { l }
+        if self.attributes().has(A::G) {
+            l << 12 | 0xFFF
+        } else {
+            l
+        }
     }
     pub(crate) fn base(&self) -> u64 {
         self.raw >> 16 & 0xFF_FFFF | self.raw >> 32 & 0xFF00_0000 | self.upper << 32
@@ -50,8 +54,17 @@ impl Descriptor {
     pub(crate) fn register(&self, selector: u16) -> SegmentRegister {
         let attributes = self.attributes();
         // A loaded code or data segment is accessed.
-        let attributes = if self.is_segment() { A(attributes.0 | 1) } else { attributes };
-        SegmentRegister { selector, attributes, limit: self.limit(), base: self.base() }
+        let attributes = if self.is_segment() {
+            A(attributes.0 | 1)
+        } else {
+            attributes
+        };
+        SegmentRegister {
+            selector,
+            attributes,
+            limit: self.limit(),
+            base: self.base(),
+        }
     }
     /// A gate's target selector.
     pub(crate) fn gate_selector(&self) -> u16 {
@@ -86,7 +99,12 @@ impl Core {
     }
 
     /// Reads a descriptor; outside the table is a fault with `vector` and the selector.
-    pub(crate) fn descriptor(&mut self, bus: &mut dyn Bus, selector: u16, vector: u8) -> Result<Descriptor, Stop> {
+    pub(crate) fn descriptor(
+        &mut self,
+        bus: &mut dyn Bus,
+        selector: u16,
+        vector: u8,
+    ) -> Result<Descriptor, Stop> {
         let (base, limit) = if selector & 4 != 0 {
             let usable = !self.ldtr.attributes.has(A::UNUSABLE) && self.ldtr.attributes.has(A::P);
             (self.ldtr.base, if usable { self.ldtr.limit } else { 0 })
@@ -122,9 +140,18 @@ impl Core {
     pub(crate) fn real_segment(&self, i: usize, selector: u16) -> SegmentRegister {
         let base = u64::from(selector) << 4;
         if self.is_v86() {
-            return SegmentRegister { selector, attributes: A(0xF3), limit: 0xFFFF, base };
+            return SegmentRegister {
+                selector,
+                attributes: A(0xF3),
+                limit: 0xFFFF,
+                base,
+            };
         }
-        SegmentRegister { selector, base, ..self.seg[i] }
+        SegmentRegister {
+            selector,
+            base,
+            ..self.seg[i]
+        }
     }
 
     pub(crate) fn set_segment(&mut self, i: usize, s: SegmentRegister) {
@@ -150,7 +177,15 @@ impl Core {
         }
         if selector & !3 == 0 {
             let base = if self.is_code64() { 0 } else { self.seg[i].base };
-            self.set_segment(i, SegmentRegister { selector, attributes: A(A::UNUSABLE), limit: 0, base });
+            self.set_segment(
+                i,
+                SegmentRegister {
+                    selector,
+                    attributes: A(A::UNUSABLE),
+                    limit: 0,
+                    base,
+                },
+            );
             return Ok(());
         }
         let d = self.descriptor(bus, selector, vector::GP)?;
@@ -197,7 +232,12 @@ impl Core {
     /// LLDT.
     pub(crate) fn load_ldtr(&mut self, bus: &mut dyn Bus, selector: u16) -> Flow {
         if selector & !3 == 0 {
-            self.ldtr = SegmentRegister { selector, attributes: A(A::UNUSABLE), limit: 0, base: 0 };
+            self.ldtr = SegmentRegister {
+                selector,
+                attributes: A(A::UNUSABLE),
+                limit: 0,
+                base: 0,
+            };
             return Ok(());
         }
         let d = self.table_descriptor(bus, selector)?;
@@ -239,7 +279,11 @@ impl Core {
     }
 
     /// The descriptor that LAR, LSL, VERR and VERW may look at, if any.
-    pub(crate) fn visible_descriptor(&mut self, bus: &mut dyn Bus, selector: u16) -> Result<Option<Descriptor>, Stop> {
+    pub(crate) fn visible_descriptor(
+        &mut self,
+        bus: &mut dyn Bus,
+        selector: u16,
+    ) -> Result<Option<Descriptor>, Stop> {
         if selector & !3 == 0 {
             return Ok(None);
         }
@@ -271,12 +315,21 @@ impl Core {
             return self.gp(0);
         }
         let bits = self.system_load(bus, self.tr.base.wrapping_add(at), 2)? >> (port & 7);
-        if bits & ((1 << size) - 1) != 0 { self.gp(0) } else { Ok(()) }
+        if bits & ((1 << size) - 1) != 0 {
+            self.gp(0)
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// The null SS of 64-bit mode.
 pub(crate) fn null_stack(selector: u16, cpl: u8) -> SegmentRegister {
     let attributes = A(A::UNUSABLE | u32::from(cpl) << 5);
-    SegmentRegister { selector, attributes, limit: 0, base: 0 }
+    SegmentRegister {
+        selector,
+        attributes,
+        limit: 0,
+        base: 0,
+    }
 }

@@ -81,8 +81,16 @@ pub(crate) struct Request<'a> {
 }
 
 /// Translates the block at RIP and adds it to the cache.
-pub(crate) fn translate(c: &mut Core, bus: &mut dyn Bus, cache: &mut Cache, rq: &Request<'_>) -> Result<u32, Stop> {
-    let mut w = Window { bytes: [0; 4096 + MAX_LEN], len: 0 };
+pub(crate) fn translate(
+    c: &mut Core,
+    bus: &mut dyn Bus,
+    cache: &mut Cache,
+    rq: &Request<'_>,
+) -> Result<u32, Stop> {
+    let mut w = Window {
+        bytes: [0; 4096 + MAX_LEN],
+        len: 0,
+    };
     let page = c.phys_page(bus, rq.gpa >> 12);
     // MMIO is read byte by byte; take one instruction's worth.
     let want = if page.is_some() { 4096 } else { MAX_LEN };
@@ -168,7 +176,12 @@ struct Body {
 fn build(cache: &mut Cache, w: &Window, rq: &Request<'_>, single: bool) -> Body {
     let bitness = [16, 32, 64, 64][(rq.key & key::CODE) as usize];
     let mut d = Decoder::with_ip(bitness, &w.bytes[..w.len], 0, DecoderOptions::NONE);
-    let mut body = Body { count: 0, len: 0, falls_through: true, short: false };
+    let mut body = Body {
+        count: 0,
+        len: 0,
+        falls_through: true,
+        short: false,
+    };
     let mut ins = Instruction::default();
     let mut before = None;
     let max = if single { 1 } else { MAX_INSTRUCTIONS };
@@ -178,7 +191,12 @@ fn build(cache: &mut Cache, w: &Window, rq: &Request<'_>, single: bool) -> Body 
         if rq.breakpoints.contains(&here) && rq.key & key::SINGLE == 0 {
             if body.count == 0 {
                 cache.uops.push(ops::special(ops::system::breakpoint, 0, 0));
-                return Body { count: 1, len: 1, falls_through: false, short: false };
+                return Body {
+                    count: 1,
+                    len: 1,
+                    falls_through: false,
+                    short: false,
+                };
             }
             break;
         }
@@ -189,13 +207,23 @@ fn build(cache: &mut Cache, w: &Window, rq: &Request<'_>, single: bool) -> Body 
                 break;
             }
             let len = d.position() - at;
-            cache.uops.push(ops::undefined(&w.bytes[at..(at + len.max(1)).min(w.len)], at, body.count));
+            cache.uops.push(ops::undefined(
+                &w.bytes[at..(at + len.max(1)).min(w.len)],
+                at,
+                body.count,
+            ));
             body.count += 1;
             body.len = at + len.max(1);
             body.falls_through = false;
             return body;
         }
-        let source = convert::Source { ins: &ins, key: rq.key, at, idx: body.count as u8, bytes: &w.bytes[at..at + ins.len()] };
+        let source = convert::Source {
+            ins: &ins,
+            key: rq.key,
+            at,
+            idx: body.count as u8,
+            bytes: &w.bytes[at..at + ins.len()],
+        };
         let (uop, end) = convert::convert(&source);
         if rq.key & key::FPU_TRAP != 0
             && let Some(gate) = sse::gate(&ins, at, body.count as u8)

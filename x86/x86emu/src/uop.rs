@@ -93,7 +93,12 @@ impl Core {
         if u.flags & FLAT64 != 0 {
             return Ok(self.flat(u));
         }
-        self.segmented(usize::from(u.seg & 7), self.offset(u) & u.address_mask(), len, write)
+        self.segmented(
+            usize::from(u.seg & 7),
+            self.offset(u) & u.address_mask(),
+            len,
+            write,
+        )
     }
 
     /// Linear address of `offset` in a segment, checked for `len` bytes.
@@ -170,7 +175,14 @@ impl Core {
         }
     }
     /// Compare and exchange of `size` bytes (1, 2, 4 or 8).
-    pub(crate) fn exchange_n(&mut self, bus: &mut dyn Bus, la: u64, size: u8, old: u64, new: u64) -> Result<bool, Stop> {
+    pub(crate) fn exchange_n(
+        &mut self,
+        bus: &mut dyn Bus,
+        la: u64,
+        size: u8,
+        old: u64,
+        new: u64,
+    ) -> Result<bool, Stop> {
         match size {
             1 => self.exchange(bus, la, old as u8, new as u8),
             2 => self.exchange(bus, la, old as u16, new as u16),
@@ -206,12 +218,7 @@ impl Core {
     }
     /// Read-modify-write of the register-or-memory operand; `f` may run several times (LOCK).
     #[inline]
-    pub(crate) fn modify(
-        &mut self,
-        u: &Uop,
-        bus: &mut dyn Bus,
-        f: impl Fn(&mut Core, u64) -> u64,
-    ) -> Flow {
+    pub(crate) fn modify(&mut self, u: &Uop, bus: &mut dyn Bus, f: impl Fn(&mut Core, u64) -> u64) -> Flow {
         if !u.is(MEM) {
             let v = self.reg(u.dst, u.size);
             let v = f(self, v);

@@ -23,12 +23,6 @@ struct Level {
     leaf: bool,
 }
 
-struct Leaf {
-    gpa: u64,
-    /// AND of the W and U bits on the way, OR of the NX bits.
-    rights: u64,
-}
-
 impl Core {
     /// Translates a linear address in the current regime.
     pub(crate) fn walk(&mut self, bus: &mut dyn Bus, la: u64, access: Access) -> Result<u64, Stop> {
@@ -64,17 +58,47 @@ impl Core {
     /// One attempt; `Ok(None)` when an entry changed under the walk.
     fn walk_once(&mut self, bus: &mut dyn Bus, la: u64, access: Access) -> Result<Option<u64>, u32> {
         const L4: [Level; 4] = [
-            Level { shift: 39, leaf: false },
-            Level { shift: 30, leaf: true },
-            Level { shift: 21, leaf: true },
-            Level { shift: 12, leaf: true },
+            Level {
+                shift: 39,
+                leaf: false,
+            },
+            Level {
+                shift: 30,
+                leaf: true,
+            },
+            Level {
+                shift: 21,
+                leaf: true,
+            },
+            Level {
+                shift: 12,
+                leaf: true,
+            },
         ];
         const L3: [Level; 3] = [
-            Level { shift: 30, leaf: false },
-            Level { shift: 21, leaf: true },
-            Level { shift: 12, leaf: true },
+            Level {
+                shift: 30,
+                leaf: false,
+            },
+            Level {
+                shift: 21,
+                leaf: true,
+            },
+            Level {
+                shift: 12,
+                leaf: true,
+            },
         ];
-        const L2: [Level; 2] = [Level { shift: 22, leaf: true }, Level { shift: 12, leaf: true }];
+        const L2: [Level; 2] = [
+            Level {
+                shift: 22,
+                leaf: true,
+            },
+            Level {
+                shift: 12,
+                leaf: true,
+            },
+        ];
         if self.is_long() {
             self.walk_levels(bus, la, access, &L4, self.cr3 & self.phys_mask & !0xFFF)
         } else if self.cr4 & cr4::PAE != 0 {
@@ -101,7 +125,9 @@ impl Core {
             let top_pae = pdpte && n == 0;
             let index = la >> level.shift & if top_pae { 3 } else { (1 << index_bits) - 1 };
             let at = table + index * size;
-            let Some(page) = self.phys_page(bus, at >> 12) else { return Err(0) };
+            let Some(page) = self.phys_page(bus, at >> 12) else {
+                return Err(0);
+            };
             let e = page.entry(at, wide);
             if e & PTE_P == 0 {
                 return Err(0);
@@ -120,7 +146,7 @@ impl Core {
             }
             if last || large {
                 let leaf = self.leaf(e, la, level.shift, wide);
-                self.check(Leaf { gpa: leaf, rights }, access)?;
+                self.check(rights, access)?;
                 let want = PTE_A | if access == Access::Write { PTE_D } else { 0 };
                 if e & want != want && !page.set_entry_bits(at, wide, e, want) {
                     return Ok(None);
@@ -130,7 +156,11 @@ impl Core {
             if e & PTE_A == 0 && !top_pae && !page.set_entry_bits(at, wide, e, PTE_A) {
                 return Ok(None);
             }
-            table = e & if wide { self.phys_mask & !0xFFF } else { 0xFFFF_F000 };
+            table = e & if wide {
+                self.phys_mask & !0xFFF
+            } else {
+                0xFFFF_F000
+            };
         }
         Err(0)
     }
@@ -161,19 +191,20 @@ impl Core {
         e & bad != 0
     }
 
-    fn check(&self, leaf: Leaf, access: Access) -> Result<(), u32> {
-        let user_page = leaf.rights & PTE_U != 0;
+    /// `rights`: AND of the W and U bits on the way, OR of the NX bits.
+    fn check(&self, rights: u64, access: Access) -> Result<(), u32> {
+        let user_page = rights & PTE_U != 0;
         let user = self.regime == 1;
         let denied = (user && !user_page)
             || match access {
                 Access::Read => !user && user_page && self.regime == 2,
                 Access::Write => {
-                    let read_only = leaf.rights & PTE_W == 0 && (user || self.cr0 & cr0::WP != 0);
+                    let read_only = rights & PTE_W == 0 && (user || self.cr0 & cr0::WP != 0);
                     read_only || (!user && user_page && self.regime == 2)
                 }
                 Access::Exec => {
                     let smep = !user && user_page && self.cr4 & cr4::SMEP != 0;
-                    smep || leaf.rights & PTE_NX != 0
+                    smep || rights & PTE_NX != 0
                 }
             };
         if denied { Err(ERROR_P) } else { Ok(()) }

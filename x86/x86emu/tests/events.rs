@@ -17,7 +17,10 @@ fn pending_interrupt_is_taken_when_if_allows_it() {
     assert!(r.events().is_empty());
     r.set(|s| s.rflags |= 0x200);
     let s = r.run_to_hlt();
-    assert_eq!((r.event().vector, s.rip, s.rflags & 0x200), (0x40, HANDLERS + 0x40 * 16 + 1, 0));
+    assert_eq!(
+        (r.event().vector, s.rip, s.rflags & 0x200),
+        (0x40, HANDLERS + 0x40 * 16 + 1, 0)
+    );
 }
 
 #[test]
@@ -70,13 +73,28 @@ fn sti_hlt_wakes_behind_the_hlt() {
     r.world.interrupts.push_back(0x40);
     r.cpu.attention().interrupt();
     let s = r.run_to_hlt();
-    assert_eq!((s.gpr[0], s.gpr[3], r.event().rip, r.cpu.retired() - before), (7, 9, CODE + 2, 5));
+    assert_eq!(
+        (s.gpr[0], s.gpr[3], r.event().rip, r.cpu.retired() - before),
+        (7, 9, CODE + 2, 5)
+    );
 }
 
 #[test]
 fn nmi_is_taken_without_if_and_blocked_until_iret() {
     payload!(spin_nmi, "2:", "inc rcx", "jmp 2b");
-    payload!(nmi_handler, "inc rax", "cmp rax, 1", "jne 3f", "mov rdx, 50", "4:", "dec rdx", "jnz 4b", "iretq", "3:", "hlt");
+    payload!(
+        nmi_handler,
+        "inc rax",
+        "cmp rax, 1",
+        "jne 3f",
+        "mov rdx, 50",
+        "4:",
+        "dec rdx",
+        "jnz 4b",
+        "iretq",
+        "3:",
+        "hlt"
+    );
     let mut r = Rig::long(&spin_nmi());
     r.world.ram.write((HANDLERS + 2 * 16) as usize, &nmi_handler());
     r.cpu.attention().nmi();
@@ -159,7 +177,16 @@ fn breakpoint_stops_before_the_instruction_and_once() {
 
 #[test]
 fn step_runs_one_instruction_even_at_a_breakpoint() {
-    payload!(stepped, "inc rcx", "inc rcx", "cmp rcx, 2", "je 2f", "nop", "2:", "hlt");
+    payload!(
+        stepped,
+        "inc rcx",
+        "inc rcx",
+        "cmp rcx, 2",
+        "je 2f",
+        "nop",
+        "2:",
+        "hlt"
+    );
     let mut r = Rig::long(&stepped());
     r.cpu.add_breakpoint(CODE);
     for want in [3, 6, 10, 13] {
@@ -183,7 +210,16 @@ fn handler_that_cannot_be_fetched_uses_up_the_budget() {
 
 #[test]
 fn port_and_string_port_accesses_reach_the_bus() {
-    payload!(ports, "mov dx, 0x3F8", "in eax, dx", "out 0x80, al", "mov rdi, 0x9000", "mov ecx, 4", "rep insb", "hlt");
+    payload!(
+        ports,
+        "mov dx, 0x3F8",
+        "in eax, dx",
+        "out 0x80, al",
+        "mov rdi, 0x9000",
+        "mov ecx, 4",
+        "rep insb",
+        "hlt"
+    );
     let mut r = Rig::long(&ports());
     let s = r.run_to_hlt();
     assert_eq!(s.gpr[0], 0x1122_3344 + 0x3F8 + 4);

@@ -21,7 +21,16 @@ fn read_of_an_absent_page_faults_with_code_0_and_sets_cr2() {
     assert_eq!((e.vector, e.error, e.rip, s.cr2), (14, Some(0), CODE, 0x9123));
     assert_eq!(s.rip, HANDLERS + 14 * 16 + 1);
     // SS, RSP, RFLAGS with RF, CS, RIP, error.
-    assert_eq!((r.get64(0x6FF8), r.get64(0x6FF0), r.get64(0x6FE0), r.get64(0x6FD8), r.get64(0x6FD0)), (0x10, 0x7000, 8, CODE, 0));
+    assert_eq!(
+        (
+            r.get64(0x6FF8),
+            r.get64(0x6FF0),
+            r.get64(0x6FE0),
+            r.get64(0x6FD8),
+            r.get64(0x6FD0)
+        ),
+        (0x10, 0x7000, 8, CODE, 0)
+    );
     assert_eq!(r.get64(0x6FE8) & 0x1_0000, 0x1_0000);
 }
 
@@ -73,7 +82,10 @@ fn fetch_from_a_no_execute_page_faults_with_code_11() {
     r.page(0x9000, 0x9007 | 1 << 63);
     r.set(|s| s.gpr[0] = 0x9000);
     let s = r.run_to_hlt();
-    assert_eq!((r.event().error, s.cr2, r.event().rip), (Some(0x11), 0x9000, 0x9000));
+    assert_eq!(
+        (r.event().error, s.cr2, r.event().rip),
+        (Some(0x11), 0x9000, 0x9000)
+    );
 }
 
 #[test]
@@ -140,7 +152,10 @@ fn user_access_to_a_supervisor_page_faults_with_code_5_on_the_kernel_stack() {
     });
     let s = r.run_to_hlt();
     assert_eq!((r.event().error, s.ss.selector, s.cs.selector), (Some(5), 0, 8));
-    assert_eq!((r.get64(0x6FF8), r.get64(0x6FF0), r.get64(0x6FE0)), (0x23, 0x6000, 0x2B));
+    assert_eq!(
+        (r.get64(0x6FF8), r.get64(0x6FF0), r.get64(0x6FE0)),
+        (0x23, 0x6000, 0x2B)
+    );
 }
 
 #[test]
@@ -191,7 +206,10 @@ fn user_software_interrupt_needs_a_gate_for_user_mode() {
     user(&mut r);
     r.run_to_hlt();
     // EXT is clear: the fault is the instruction's own.
-    assert_eq!((r.event().vector, r.event().error, r.event().rip), (13, Some(0x80 * 8 + 2), CODE));
+    assert_eq!(
+        (r.event().vector, r.event().error, r.event().rip),
+        (13, Some(0x80 * 8 + 2), CODE)
+    );
     let mut r = Rig::long(&int_80());
     user(&mut r);
     r.gate(0x80, 0xEE, 0);
@@ -205,7 +223,10 @@ fn divide_error_leaves_registers_alone() {
     let mut r = Rig::long(&divide());
     r.set(|s| (s.gpr[0], s.gpr[1], s.gpr[2]) = (1, 1, 1));
     let s = r.run_to_hlt();
-    assert_eq!((r.event().vector, r.event().error, s.gpr[0], s.gpr[2]), (0, None, 1, 1));
+    assert_eq!(
+        (r.event().vector, r.event().error, s.gpr[0], s.gpr[2]),
+        (0, None, 1, 1)
+    );
 }
 
 #[test]
@@ -261,7 +282,10 @@ fn trap_flag_raises_debug_after_each_instruction() {
     let mut r = Rig::long(&step());
     r.set(|s| s.rflags |= 0x100);
     let s = r.run_to_hlt();
-    assert_eq!((r.event().vector, r.event().rip, s.dr[4] & 0x4000), (1, CODE + 1, 0x4000));
+    assert_eq!(
+        (r.event().vector, r.event().rip, s.dr[4] & 0x4000),
+        (1, CODE + 1, 0x4000)
+    );
 }
 
 #[test]

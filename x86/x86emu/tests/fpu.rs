@@ -8,18 +8,40 @@ use rig::Rig;
 
 #[test]
 fn unmasked_x87_division_by_zero_raises_mf_at_the_next_waiting_instruction() {
-    payload!(mf, "fninit", "mov word ptr [0x9000], 0x37B", "fldcw [0x9000]", "fld1", "fldz", "fdivp st(1), st", "fnstsw ax", "fwait", "hlt");
+    payload!(
+        mf,
+        "fninit",
+        "mov word ptr [0x9000], 0x37B",
+        "fldcw [0x9000]",
+        "fld1",
+        "fldz",
+        "fdivp st(1), st",
+        "fnstsw ax",
+        "fwait",
+        "hlt"
+    );
     let mut r = Rig::long(&mf());
     let s = r.run_to_hlt();
     let code = mf();
     assert_eq!(r.event().vector, 16);
     // FWAIT faults; the status shows ZE, ES and B before that.
-    assert_eq!((r.event().rip, s.gpr[0] & 0x80FF), (rig::CODE + code.len() as u64 - 2, 0x8084));
+    assert_eq!(
+        (r.event().rip, s.gpr[0] & 0x80FF),
+        (rig::CODE + code.len() as u64 - 2, 0x8084)
+    );
 }
 
 #[test]
 fn unmasked_sse_exception_raises_xf_and_leaves_the_destination() {
-    payload!(xf, "mov dword ptr [0x9000], 0x1D80", "ldmxcsr [0x9000]", "movq xmm0, rax", "pxor xmm1, xmm1", "divsd xmm0, xmm1", "hlt");
+    payload!(
+        xf,
+        "mov dword ptr [0x9000], 0x1D80",
+        "ldmxcsr [0x9000]",
+        "movq xmm0, rax",
+        "pxor xmm1, xmm1",
+        "divsd xmm0, xmm1",
+        "hlt"
+    );
     let mut r = Rig::long(&xf());
     r.set(|s| {
         s.gpr[0] = 1.5f64.to_bits();
@@ -27,7 +49,10 @@ fn unmasked_sse_exception_raises_xf_and_leaves_the_destination() {
     });
     r.run_to_hlt();
     let fx = r.cpu.fxsave();
-    assert_eq!((r.event().vector, fx[24], &fx[160..168]), (19, 0x84, &1.5f64.to_bits().to_le_bytes()[..]));
+    assert_eq!(
+        (r.event().vector, fx[24], &fx[160..168]),
+        (19, 0x84, &1.5f64.to_bits().to_le_bytes()[..])
+    );
 }
 
 #[test]
@@ -75,7 +100,10 @@ fn fxsave_and_fxrstor_keep_registers() {
     r.set(|s| s.gpr[0] = 0x1234_5678_9ABC_DEF0);
     let s = r.run_to_hlt();
     assert_eq!(s.gpr[3], 0x1234_5678_9ABC_DEF0);
-    assert_eq!((r.get64(0xA000), r.get64(0xA008) & 0xFFFF), (0xC90F_DAA2_2168_C235, 0x4000));
+    assert_eq!(
+        (r.get64(0xA000), r.get64(0xA008) & 0xFFFF),
+        (0xC90F_DAA2_2168_C235, 0x4000)
+    );
 }
 
 #[test]
@@ -84,13 +112,26 @@ fn x87_environment_has_the_full_tag_word() {
     let mut r = Rig::long(&env());
     r.run_to_hlt();
     // ST0 = R6 valid, ST1 = R7 zero, the rest empty.
-    assert_eq!((r.get64(0x9000) & 0xFFFF, r.get64(0x9008) & 0xFFFF), (0x37F, 0x4FFF));
+    assert_eq!(
+        (r.get64(0x9000) & 0xFFFF, r.get64(0x9008) & 0xFFFF),
+        (0x37F, 0x4FFF)
+    );
     assert_eq!(r.get64(0x9000) >> 32 & 0xFFFF, 0x3000);
 }
 
 #[test]
 fn fnsave_and_frstor_keep_the_stack() {
-    payload!(save, "fninit", "fld1", "fldpi", "fnsave [0x9000]", "frstor [0x9000]", "faddp st(1), st", "fstp qword ptr [0xA000]", "hlt");
+    payload!(
+        save,
+        "fninit",
+        "fld1",
+        "fldpi",
+        "fnsave [0x9000]",
+        "frstor [0x9000]",
+        "faddp st(1), st",
+        "fstp qword ptr [0xA000]",
+        "hlt"
+    );
     let mut r = Rig::long(&save());
     r.run_to_hlt();
     assert_eq!(f64::from_bits(r.get64(0xA000)), 1.0 + std::f64::consts::PI);
@@ -98,7 +139,14 @@ fn fnsave_and_frstor_keep_the_stack() {
 
 #[test]
 fn rounding_control_is_honoured() {
-    payload!(round, "mov dword ptr [0x9000], 0x5F80", "ldmxcsr [0x9000]", "cvtsi2sd xmm0, rax", "cvtsd2si rbx, xmm1", "hlt");
+    payload!(
+        round,
+        "mov dword ptr [0x9000], 0x5F80",
+        "ldmxcsr [0x9000]",
+        "cvtsi2sd xmm0, rax",
+        "cvtsd2si rbx, xmm1",
+        "hlt"
+    );
     let mut r = Rig::long(&round());
     let mut fx = r.cpu.fxsave();
     fx[176..184].copy_from_slice(&2.3f64.to_bits().to_le_bytes());

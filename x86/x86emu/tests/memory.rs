@@ -9,7 +9,14 @@ use rig::{CODE, Rig};
 #[test]
 fn store_over_the_next_instruction_takes_effect_at_once() {
     // The MOV's immediate is overwritten right before it runs.
-    payload!(modify, "lea rdi, [rip + 2f]", "mov dword ptr [rdi + 1], 0x55", "2:", "mov eax, 0x11", "hlt");
+    payload!(
+        modify,
+        "lea rdi, [rip + 2f]",
+        "mov dword ptr [rdi + 1], 0x55",
+        "2:",
+        "mov eax, 0x11",
+        "hlt"
+    );
     let s = Rig::long(&modify()).run_to_hlt();
     assert_eq!(s.gpr[0], 0x55);
 }
@@ -67,7 +74,16 @@ fn write_by_a_device_over_running_code_is_seen() {
 
 #[test]
 fn write_by_a_device_over_a_chained_loop_is_seen() {
-    payload!(spin2, "2:", "inc rcx", "cmp rcx, 5", "jne 2b", "out 0x80, al", "xor ecx, ecx", "jmp 2b");
+    payload!(
+        spin2,
+        "2:",
+        "inc rcx",
+        "cmp rcx, 5",
+        "jne 2b",
+        "out 0x80, al",
+        "xor ecx, ecx",
+        "jmp 2b"
+    );
     let mut r = Rig::long(&spin2());
     r.cpu.run(&mut r.world, 5000);
     let old = spin2();
@@ -98,7 +114,10 @@ fn instruction_into_an_absent_page_faults_at_that_page() {
     r.page(0x9000, 0);
     r.set(|s| s.rip = 0x8FFE);
     let s = r.run_to_hlt();
-    assert_eq!((r.event().rip, s.cr2, r.event().error), (0x8FFE, 0x9000, Some(0x10)));
+    assert_eq!(
+        (r.event().rip, s.cr2, r.event().error),
+        (0x8FFE, 0x9000, Some(0x10))
+    );
 }
 
 #[test]
@@ -130,7 +149,10 @@ fn rep_movs_faults_in_the_middle_with_exact_registers() {
     r.page(0xB000, 0);
     r.set(|s| (s.gpr[6], s.gpr[7], s.gpr[1]) = (0x2_0000, 0xA800, 0x1000));
     let s = r.run_to_hlt();
-    assert_eq!((s.cr2, s.gpr[6], s.gpr[7], s.gpr[1]), (0xB000, 0x2_0800, 0xB000, 0x800));
+    assert_eq!(
+        (s.cr2, s.gpr[6], s.gpr[7], s.gpr[1]),
+        (0xB000, 0x2_0800, 0xB000, 0x800)
+    );
     assert_eq!(r.event().rip, CODE);
 }
 
@@ -151,7 +173,16 @@ fn backward_rep_stos_fills_downwards() {
     let mut r = Rig::long(&down());
     r.set(|s| (s.gpr[0], s.gpr[7], s.gpr[1]) = (0x5A5A_5A5A, 0x9010, 5));
     let s = r.run_to_hlt();
-    assert_eq!((s.gpr[7], s.gpr[1], r.get64(0x9000), r.get64(0x9010), r.get64(0x8FF8) >> 32), (0x8FFC, 0, 0x5A5A_5A5A_5A5A_5A5A, 0x5A5A_5A5A, 0));
+    assert_eq!(
+        (
+            s.gpr[7],
+            s.gpr[1],
+            r.get64(0x9000),
+            r.get64(0x9010),
+            r.get64(0x8FF8) >> 32
+        ),
+        (0x8FFC, 0, 0x5A5A_5A5A_5A5A_5A5A, 0x5A5A_5A5A, 0)
+    );
 }
 
 #[test]
@@ -166,7 +197,13 @@ fn scas_stops_at_the_match() {
 
 #[test]
 fn mmio_is_accessed_once_in_the_right_size() {
-    payload!(mmio, "mov ebx, [rax]", "mov [rax + 8], cx", "mov [rax + 16], rcx", "hlt");
+    payload!(
+        mmio,
+        "mov ebx, [rax]",
+        "mov [rax + 8], cx",
+        "mov [rax + 16], rcx",
+        "hlt"
+    );
     let mut r = Rig::long(&mmio());
     r.page(0x9000, 0xFEE0_0007);
     r.set(|s| (s.gpr[0], s.gpr[1]) = (0x9020, 0x1122_3344_5566_7788));
@@ -175,7 +212,11 @@ fn mmio_is_accessed_once_in_the_right_size() {
     let want = vec![
         (0xFEE0_0020, vec![0xA5; 4], false),
         (0xFEE0_0028, vec![0x88, 0x77], true),
-        (0xFEE0_0030, vec![0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11], true),
+        (
+            0xFEE0_0030,
+            vec![0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11],
+            true,
+        ),
     ];
     assert_eq!(r.world.mmio, want);
 }
@@ -187,7 +228,13 @@ fn locked_operation_on_mmio_reads_and_writes_once() {
     r.page(0x9000, 0xFEE0_0007);
     r.set(|s| s.gpr[0] = 0x9000);
     r.run_to_hlt();
-    assert_eq!(r.world.mmio, [(0xFEE0_0000, vec![0xA5; 4], false), (0xFEE0_0000, vec![0xAF, 0xA5, 0xA5, 0xA5], true)]);
+    assert_eq!(
+        r.world.mmio,
+        [
+            (0xFEE0_0000, vec![0xA5; 4], false),
+            (0xFEE0_0000, vec![0xAF, 0xA5, 0xA5, 0xA5], true)
+        ]
+    );
 }
 
 #[test]
@@ -203,7 +250,14 @@ fn store_to_rom_goes_to_the_bus_and_changes_nothing() {
 
 #[test]
 fn invlpg_makes_a_changed_entry_visible() {
-    payload!(remap, "mov rbx, [rax]", "mov qword ptr [0x13000 + 9 * 8], 0xC007", "invlpg [rax]", "mov rcx, [rax]", "hlt");
+    payload!(
+        remap,
+        "mov rbx, [rax]",
+        "mov qword ptr [0x13000 + 9 * 8], 0xC007",
+        "invlpg [rax]",
+        "mov rcx, [rax]",
+        "hlt"
+    );
     let mut r = Rig::long(&remap());
     r.put64(0x9000, 1);
     r.put64(0xC000, 2);
@@ -220,7 +274,11 @@ fn two_processors_see_each_others_code_changes() {
     let mut r = Rig::long(&target());
     r.world.ram.write(0x9000, &writer());
     let code = x86emu::CodeMap::new(4 << 20);
-    let config = Config { cpuid: x86emu::cpuid::baseline(40), phys_bits: 40, code };
+    let config = Config {
+        cpuid: x86emu::cpuid::baseline(40),
+        phys_bits: 40,
+        code,
+    };
     let (mut a, mut b) = (Cpu::new(config.clone()), Cpu::new(config));
     a.set_state(&r.cpu.state());
     let mut s = r.cpu.state();

@@ -9,26 +9,26 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Linear address of the code page; the instruction is at [`INSTRUCTION`].
-pub const CODE: u64 = 0x1000_0000;
+pub(crate) const CODE: u64 = 0x1000_0000;
 /// Linear address of the instruction.
-pub const INSTRUCTION: u64 = CODE + 0x400;
+pub(crate) const INSTRUCTION: u64 = CODE + 0x400;
 /// Linear address of the data area.
-pub const DATA: u64 = 0x1001_0000;
+pub(crate) const DATA: u64 = 0x1001_0000;
 /// Bytes of the data area.
-pub const DATA_LEN: usize = 0x2000;
+pub(crate) const DATA_LEN: usize = 0x2000;
 /// Where registers are kept, far from the code.
 const FRAME: u64 = 0x1002_0000;
 const MAP_LEN: usize = 0x3_0000;
 
 /// Registers before and after an instruction.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Registers {
+pub(crate) struct Registers {
     /// General purpose registers in encoding order.
-    pub gpr: [u64; 16],
+    pub(crate) gpr: [u64; 16],
     /// Status flags and DF.
-    pub flags: u64,
+    pub(crate) flags: u64,
     /// FXSAVE image.
-    pub fx: [u8; 512],
+    pub(crate) fx: [u8; 512],
 }
 
 /// Layout of the page at [`FRAME`].
@@ -53,7 +53,7 @@ const HOST_RSP: u64 = FLAGS_OUT + 8;
 const HOST_MXCSR: u64 = HOST_RSP + 8;
 
 /// The one user of the fixed mappings.
-pub struct Host {
+pub(crate) struct Host {
     alternate_stack: Vec<u8>,
 }
 
@@ -86,13 +86,15 @@ fn absolute(code: &mut Vec<u8>, op: &[u8], reg: u8, address: u64) {
 
 impl Host {
     /// Maps the areas and installs the fault handlers.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
         let rights = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
         // SAFETY: a fresh anonymous mapping that replaces nothing.
         let p = unsafe { libc::mmap(CODE as *mut libc::c_void, MAP_LEN, rights, flags, -1, 0) };
         assert_eq!(p as u64, CODE, "the fixed address is taken");
-        let mut host = Self { alternate_stack: vec![0; 1 << 16] };
+        let mut host = Self {
+            alternate_stack: vec![0; 1 << 16],
+        };
         host.install();
         host.write_entry();
         host
@@ -102,12 +104,22 @@ impl Host {
         // SAFETY: the stack outlives every run (it is owned by self, which lives to the program's end in
         // both users), and the action structure is fully initialised.
         unsafe {
-            let stack = libc::stack_t { ss_sp: self.alternate_stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: self.alternate_stack.len() };
+            let stack = libc::stack_t {
+                ss_sp: self.alternate_stack.as_mut_ptr().cast(),
+                ss_flags: 0,
+                ss_size: self.alternate_stack.len(),
+            };
             libc::sigaltstack(&stack, std::ptr::null_mut());
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_fault as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-            for s in [libc::SIGFPE, libc::SIGSEGV, libc::SIGILL, libc::SIGBUS, libc::SIGTRAP] {
+            for s in [
+                libc::SIGFPE,
+                libc::SIGSEGV,
+                libc::SIGILL,
+                libc::SIGBUS,
+                libc::SIGTRAP,
+            ] {
                 libc::sigaction(s, &action, std::ptr::null_mut());
             }
         }
@@ -136,7 +148,7 @@ impl Host {
     }
 
     /// Places an instruction, with the code that takes the registers back behind it.
-    pub fn place(&mut self, bytes: &[u8]) {
+    pub(crate) fn place(&mut self, bytes: &[u8]) {
         let mut c = bytes.to_vec();
         RESUME.store(INSTRUCTION + c.len() as u64, Ordering::SeqCst);
         for r in 0..16u8 {
@@ -154,17 +166,17 @@ impl Host {
     }
 
     /// Fills the data area.
-    pub fn set_data(&mut self, data: &[u8]) {
+    pub(crate) fn set_data(&mut self, data: &[u8]) {
         Self::poke(DATA, &data[..data.len().min(DATA_LEN)]);
     }
     /// The data area.
-    pub fn data(&self) -> Vec<u8> {
+    pub(crate) fn data(&self) -> Vec<u8> {
         // SAFETY: inside the mapping; nothing writes it now.
         unsafe { std::slice::from_raw_parts(DATA as *const u8, DATA_LEN) }.to_vec()
     }
 
     /// Executes the placed instruction; `None` if it faulted.
-    pub fn run(&mut self, before: &Registers) -> Option<Registers> {
+    pub(crate) fn run(&mut self, before: &Registers) -> Option<Registers> {
         let frame = FRAME as *mut Frame;
         // SAFETY: the frame is inside the mapping; the code at CODE is a function that preserves what a
         // call must preserve (see `write_entry` and `place`), with FPU exceptions masked by the image.
@@ -176,7 +188,11 @@ impl Host {
             FAULTED.store(false, Ordering::SeqCst);
             let f: extern "sysv64" fn() = std::mem::transmute(CODE as usize);
             f();
-            let after = Registers { gpr: (*frame).gpr_out, flags: (*frame).flags_out, fx: (*frame).fx_out };
+            let after = Registers {
+                gpr: (*frame).gpr_out,
+                flags: (*frame).flags_out,
+                fx: (*frame).fx_out,
+            };
             (!FAULTED.load(Ordering::SeqCst)).then_some(after)
         }
     }

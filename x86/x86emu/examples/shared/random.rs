@@ -2,31 +2,35 @@
 //! Reproducible random operands, with the values where instructions have their corners.
 
 /// xorshift64* generator.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 #[allow(dead_code)]
 impl Random {
     /// From any seed.
-    pub fn new(seed: u64) -> Self {
-        let mut r = Self(seed.wrapping_mul(0xD120_0000_0001_0001).wrapping_add(0x9E37_79B9_7F4A_7C15) | 1);
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut r = Self(
+            seed.wrapping_mul(0xD120_0000_0001_0001)
+                .wrapping_add(0x9E37_79B9_7F4A_7C15)
+                | 1,
+        );
         (0..4).for_each(|_| {
             r.next();
         });
         r
     }
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
     /// Below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         (self.next() >> 11) % n
     }
     /// An integer operand: random, small, near a power of two, or near a sign boundary.
-    pub fn operand(&mut self) -> u64 {
+    pub(crate) fn operand(&mut self) -> u64 {
         let v = self.next();
         match self.below(8) {
             0 => 0,
@@ -39,22 +43,45 @@ impl Random {
         }
     }
     /// A vector lane or memory word: integer, single or double corner cases.
-    pub fn lane(&mut self) -> u64 {
+    pub(crate) fn lane(&mut self) -> u64 {
         let v = self.next();
         let single = |v: u64| -> u64 {
-            [0, 0x8000_0000, 0x3F80_0000, 0x7F80_0000, 0x7FC0_0001, 0x7FA0_0000, 1, 0x007F_FFFF, 0x4B00_0001, 0xBF00_0000][v as usize % 10]
+            [
+                0,
+                0x8000_0000,
+                0x3F80_0000,
+                0x7F80_0000,
+                0x7FC0_0001,
+                0x7FA0_0000,
+                1,
+                0x007F_FFFF,
+                0x4B00_0001,
+                0xBF00_0000,
+            ][v as usize % 10]
         };
         match self.below(8) {
-            0 => [0, 1 << 63, 0x3FF0 << 48, 0x7FF0 << 48, 0x7FF8 << 48 | 1, 0x7FF4 << 48, 1, 0x000F_FFFF_FFFF_FFFF][v as usize % 8],
+            0 => [
+                0,
+                1 << 63,
+                0x3FF0 << 48,
+                0x7FF0 << 48,
+                0x7FF8 << 48 | 1,
+                0x7FF4 << 48,
+                1,
+                0x000F_FFFF_FFFF_FFFF,
+            ][v as usize % 8],
             1 | 2 => single(v >> 8) | single(v >> 32) << 32,
             3 => (f64::from((v >> 40) as u32) * 0.37 - 1000.0).to_bits(),
-            4 => u64::from(((v >> 44) as f32 * 0.11 - 77.0).to_bits()) | u64::from(((v & 0xFFFF) as f32 * 1.7).to_bits()) << 32,
+            4 => {
+                u64::from(((v >> 44) as f32 * 0.11 - 77.0).to_bits())
+                    | u64::from(((v & 0xFFFF) as f32 * 1.7).to_bits()) << 32
+            }
             5 => self.operand(),
             _ => v,
         }
     }
     /// An x87 register: valid numbers, zeros, infinities, NaNs, denormals.
-    pub fn extended(&mut self) -> [u8; 10] {
+    pub(crate) fn extended(&mut self) -> [u8; 10] {
         let v = self.next();
         let sign = (v >> 60 & 1) << 15;
         let (exponent, mantissa) = match self.below(8) {

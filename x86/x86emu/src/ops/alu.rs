@@ -141,7 +141,11 @@ fn mi<O: Alu, T: Int, A: Addr>(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow
 
 /// With LOCK: memory and register or immediate, to memory.
 fn locked<O: Alu, T: Int>(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
-    let b = if u.aux != 0 { T::narrow(u.imm).wide() } else { T::get(c, u.src) };
+    let b = if u.aux != 0 {
+        T::narrow(u.imm).wide()
+    } else {
+        T::get(c, u.src)
+    };
     c.modify(u, bus, |c, a| O::go::<T>(&mut c.flags, a, b))
 }
 

@@ -14,12 +14,20 @@ pub(crate) fn da(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     let mut carry = false;
     let low = old & 15 > 9 || af;
     if low {
-        let (v, over) = if u.aux == 0 { old.overflowing_add(6) } else { old.overflowing_sub(6) };
+        let (v, over) = if u.aux == 0 {
+            old.overflowing_add(6)
+        } else {
+            old.overflowing_sub(6)
+        };
         al = v;
         carry = cf || over;
     }
     if old > 0x99 || cf {
-        al = if u.aux == 0 { al.wrapping_add(0x60) } else { al.wrapping_sub(0x60) };
+        al = if u.aux == 0 {
+            al.wrapping_add(0x60)
+        } else {
+            al.wrapping_sub(0x60)
+        };
         carry = true;
     }
     c.set_reg(0, 1, al.into());
@@ -34,7 +42,11 @@ pub(crate) fn aa(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     let adjust = c.gpr[0] & 15 > 9 || c.flags.aux & 0x10 != 0;
     let mut ax = c.reg(0, 2) as u16;
     if adjust {
-        ax = if u.aux == 0 { ax.wrapping_add(0x106) } else { ax.wrapping_sub(0x106) };
+        ax = if u.aux == 0 {
+            ax.wrapping_add(0x106)
+        } else {
+            ax.wrapping_sub(0x106)
+        };
     }
     ax &= 0xFF0F;
     c.set_reg(0, 2, ax.into());

@@ -11,7 +11,11 @@ pub(crate) const IMMEDIATE: u8 = 4;
 /// BT and its writing forms.
 pub(crate) fn test(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let bits = u64::from(u.size) * 8;
-    let offset = if u.aux & IMMEDIATE != 0 { u.imm } else { c.reg(u.src, u.size) };
+    let offset = if u.aux & IMMEDIATE != 0 {
+        u.imm
+    } else {
+        c.reg(u.src, u.size)
+    };
     let bit = offset & (bits - 1);
     let op = u.aux & 3;
     let mut at = *u;
@@ -22,7 +26,13 @@ pub(crate) fn test(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
             4 => offset as i32 as i64,
             _ => offset as i64,
         };
-        return far_bit(c, &at, bus, (signed >> bits.trailing_zeros()) * i64::from(u.size), bit);
+        return far_bit(
+            c,
+            &at,
+            bus,
+            (signed >> bits.trailing_zeros()) * i64::from(u.size),
+            bit,
+        );
     }
     if op == 0 {
         let v = c.rm(u, bus)?;
@@ -76,7 +86,11 @@ fn far_bit(c: &mut Core, u: &Uop, bus: &mut dyn Bus, bytes: i64, bit: u64) -> Fl
 /// BSF and BSR (`aux` 1); a zero source leaves the destination (and zero-extends nothing).
 pub(crate) fn scan(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let v = c.rm_src(u, bus)?;
-    let n = if u.aux == 0 { v.trailing_zeros() } else { 63 - v.leading_zeros().min(63) };
+    let n = if u.aux == 0 {
+        v.trailing_zeros()
+    } else {
+        63 - v.leading_zeros().min(63)
+    };
     if v != 0 {
         c.set_reg(u.dst, u.size, n.into());
     }

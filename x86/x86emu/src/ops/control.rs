@@ -48,7 +48,11 @@ fn jcc64<const CC: u8>(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
 }
 /// Jcc rel.
 pub(crate) fn jcc(cc: u8, size: u8) -> OpFn {
-    if size == 8 { by_cond!(jcc64, cc) } else { by_cond!(jcc_n, cc) }
+    if size == 8 {
+        by_cond!(jcc64, cc)
+    } else {
+        by_cond!(jcc_n, cc)
+    }
 }
 /// JMP r/m.
 pub(crate) fn jmp_rm(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
@@ -107,7 +111,11 @@ pub(crate) fn loops(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     let mut taken = count == 0;
     if u.aux != 3 {
         count = count.wrapping_sub(1) & mask;
-        c.gpr[1] = if mask == 0xFFFF { c.gpr[1] & !mask | count } else { count };
+        c.gpr[1] = if mask == 0xFFFF {
+            c.gpr[1] & !mask | count
+        } else {
+            count
+        };
         taken = count != 0 && (u.aux == 2 || c.flags.zf() == (u.aux == 1));
     }
     let to = if taken { u.imm } else { u.next() };

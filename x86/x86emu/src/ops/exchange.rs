@@ -91,7 +91,12 @@ pub(crate) fn cmpxchg(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     }
 }
 
-fn store_if(c: &mut Core, u: &Uop, bus: &mut dyn Bus, (la, old, new): (u64, u64, u64)) -> Result<bool, crate::core::Stop> {
+fn store_if(
+    c: &mut Core,
+    u: &Uop,
+    bus: &mut dyn Bus,
+    (la, old, new): (u64, u64, u64),
+) -> Result<bool, crate::core::Stop> {
     if u.is(LOCK) {
         return c.exchange_n(bus, la, u.size, old, new);
     }

@@ -35,11 +35,11 @@ fn store_imm<T: Int, A: Addr>(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow 
 /// MOV of general registers.
 pub(crate) fn handler(form: Form, size: u8, flat: bool) -> OpFn {
     match form {
-        Form::RegReg => pick!(rr::<>, size),
-        Form::RegImm => pick!(ri::<>, size),
-        Form::RegMem => pick!(load::<>, size, flat),
-        Form::MemReg => pick!(store::<>, size, flat),
-        Form::MemImm | Form::Locked => pick!(store_imm::<>, size, flat),
+        Form::RegReg => pick!(rr, size),
+        Form::RegImm => pick!(ri, size),
+        Form::RegMem => pick!(load, size, flat),
+        Form::MemReg => pick!(store, size, flat),
+        Form::MemImm | Form::Locked => pick!(store_imm, size, flat),
     }
 }
 
@@ -118,7 +118,7 @@ fn lea64(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
 }
 /// LEA; `wide`: 64-bit addresses to a 64-bit register.
 pub(crate) fn lea(size: u8, wide: bool) -> OpFn {
-    if wide { lea64 } else { pick!(lea_n::<>, size) }
+    if wide { lea64 } else { pick!(lea_n, size) }
 }
 
 fn set<const CC: u8>(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {

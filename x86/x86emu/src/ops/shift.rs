@@ -22,7 +22,11 @@ fn shift<T: Int, const OP: u8>(f: &mut Flags, a: u64, count: u32) -> u64 {
     match OP {
         SHL => {
             let wide = (u128::from(a) << count) as u64;
-            let cf = if count <= T::BITS { a >> (T::BITS - count) & 1 != 0 } else { false };
+            let cf = if count <= T::BITS {
+                a >> (T::BITS - count) & 1 != 0
+            } else {
+                false
+            };
             let r = T::narrow(wide).wide();
             f.set_result(T::sext(r));
             f.aux = 0;
@@ -55,7 +59,13 @@ fn rotate<T: Int>(op: u8, f: &mut Flags, a: u64, count: u32) -> u64 {
     let bits = T::BITS;
     let top = |v: u64| v >> (bits - 1) & 1 != 0;
     let mask = u64::MAX >> (64 - bits);
-    let rol = |n: u32| if n == 0 { a } else { (a << n | a >> (bits - n)) & mask };
+    let rol = |n: u32| {
+        if n == 0 {
+            a
+        } else {
+            (a << n | a >> (bits - n)) & mask
+        }
+    };
     match op {
         ROL => {
             let r = rol(count % bits);
@@ -73,7 +83,11 @@ fn rotate<T: Int>(op: u8, f: &mut Flags, a: u64, count: u32) -> u64 {
             let left = if op == RCL { n } else { (bits + 1 - n) % (bits + 1) };
             let v = u128::from(a) | u128::from(f.cf()) << bits;
             let full = (1u128 << (bits + 1)) - 1;
-            let r = if left == 0 { v } else { (v << left | v >> (bits + 1 - left)) & full };
+            let r = if left == 0 {
+                v
+            } else {
+                (v << left | v >> (bits + 1 - left)) & full
+            };
             let cf = r >> bits & 1 != 0;
             let r = r as u64 & mask;
             let of = match op {
@@ -119,7 +133,11 @@ fn reg_cl<T: Int>(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     let count = c.gpr[1] as u32 & if T::BITS == 64 { 63 } else { 31 };
     let a = T::get(c, u.dst);
     // A 32-bit destination is zero-extended even by a count of 0.
-    let r = if count == 0 { a } else { one::<T>(u.aux, &mut c.flags, a, count) };
+    let r = if count == 0 {
+        a
+    } else {
+        one::<T>(u.aux, &mut c.flags, a, count)
+    };
     T::put(c, u.dst, r);
     Ok(())
 }
@@ -127,15 +145,15 @@ fn reg_cl<T: Int>(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
 /// Register by a masked non-zero immediate.
 pub(crate) fn by_imm(op: u8, size: u8) -> OpFn {
     match op {
-        SHL | 6 => pick!(shl_imm::<>, size),
-        SHR => pick!(shr_imm::<>, size),
-        SAR => pick!(sar_imm::<>, size),
-        _ => pick!(other_imm::<>, size),
+        SHL | 6 => pick!(shl_imm, size),
+        SHR => pick!(shr_imm, size),
+        SAR => pick!(sar_imm, size),
+        _ => pick!(other_imm, size),
     }
 }
 /// Register by CL.
 pub(crate) fn by_cl(size: u8) -> OpFn {
-    pick!(reg_cl::<>, size)
+    pick!(reg_cl, size)
 }
 
 fn one_n(op: u8, size: u8, f: &mut Flags, a: u64, count: u32) -> u64 {
@@ -151,7 +169,13 @@ fn one_n(op: u8, size: u8, f: &mut Flags, a: u64, count: u32) -> u64 {
 pub(crate) fn memory(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let raw = if u.src != 0 { c.gpr[1] } else { u.imm } as u32;
     let count = raw & if u.size == 8 { 63 } else { 31 };
-    c.modify(u, bus, |c, a| if count == 0 { a } else { one_n(u.aux, u.size, &mut c.flags, a, count) })
+    c.modify(u, bus, |c, a| {
+        if count == 0 {
+            a
+        } else {
+            one_n(u.aux, u.size, &mut c.flags, a, count)
+        }
+    })
 }
 
 /// SHLD and SHRD: `aux` bit 0 right, bit 1 count from CL.
@@ -164,7 +188,11 @@ pub(crate) fn double(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
         if count == 0 {
             return a;
         }
-        let (r, cf) = if u.aux & 1 == 0 { shld(a, b, bits, count) } else { shrd(a, b, bits, count) };
+        let (r, cf) = if u.aux & 1 == 0 {
+            shld(a, b, bits, count)
+        } else {
+            shrd(a, b, bits, count)
+        };
         let mask = u64::MAX >> (64 - bits);
         let r = r & mask;
         let sext = ((r << (64 - bits)) as i64 >> (64 - bits)) as u64;
@@ -178,7 +206,11 @@ pub(crate) fn double(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
 /// Result and CF. A count above the operand size (16-bit only) is undefined by the manual.
 fn shld(a: u64, b: u64, bits: u32, count: u32) -> (u64, bool) {
     if count <= bits {
-        let low = if count == bits { b } else { a << count | b >> (bits - count) };
+        let low = if count == bits {
+            b
+        } else {
+            a << count | b >> (bits - count)
+        };
         return (low, a >> (bits - count) & 1 != 0);
     }
     let n = count - bits;
@@ -187,7 +219,11 @@ fn shld(a: u64, b: u64, bits: u32, count: u32) -> (u64, bool) {
 
 fn shrd(a: u64, b: u64, bits: u32, count: u32) -> (u64, bool) {
     if count <= bits {
-        let r = if count == bits { b } else { a >> count | b << (bits - count) };
+        let r = if count == bits {
+            b
+        } else {
+            a >> count | b << (bits - count)
+        };
         return (r, a >> (count - 1) & 1 != 0);
     }
     let n = count - bits;

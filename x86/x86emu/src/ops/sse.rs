@@ -18,7 +18,11 @@ fn reg(r: u8) -> usize {
 
 #[inline(always)]
 fn address(c: &mut Core, u: &Uop, len: u64, write: bool) -> Result<u64, Stop> {
-    let la = if u.flags & FLAT64 != 0 { c.flat(u) } else { c.linear(u, len, write)? };
+    let la = if u.flags & FLAT64 != 0 {
+        c.flat(u)
+    } else {
+        c.linear(u, len, write)?
+    };
     if u.aux & ALIGNED != 0 && la & 15 != 0 {
         return c.gp(0);
     }
@@ -56,7 +60,11 @@ fn scalar_source(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Result<u64, Stop> 
         let la = c.linear(u, u.size.into(), false)?;
         return c.load_n(bus, la, u.size, u.idx);
     }
-    let v = if u.aux & 2 != 0 { c.gpr[reg(u.src)] } else { c.xmm[reg(u.src)] as u64 };
+    let v = if u.aux & 2 != 0 {
+        c.gpr[reg(u.src)]
+    } else {
+        c.xmm[reg(u.src)] as u64
+    };
     Ok(if u.size == 4 { v & 0xFFFF_FFFF } else { v })
 }
 /// MOVD and MOVQ to XMM, MOVSS and MOVSD from memory: the rest becomes zero.
@@ -123,7 +131,12 @@ pub(crate) fn shuffle_dwords(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
 pub(crate) fn shift_bytes(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     let n = (u.imm as u32 & 0xFF).min(16) * 8;
     let d = &mut c.xmm[reg(u.dst)];
-    *d = if u.aux & 2 == 0 { d.checked_shl(n) } else { d.checked_shr(n) }.unwrap_or(0);
+    *d = if u.aux & 2 == 0 {
+        d.checked_shl(n)
+    } else {
+        d.checked_shr(n)
+    }
+    .unwrap_or(0);
     Ok(())
 }
 /// MASKMOVDQU.
@@ -171,7 +184,11 @@ impl Core {
         }
         // Exceptions before the operation come alone (SDM volume 1 section 11.5.2).
         self.mxcsr |= if unmasked & 7 != 0 { flags & 7 } else { flags };
-        if self.cr4 & cr4::OSXMMEXCPT == 0 { self.ud() } else { self.trap(exception::XF) }
+        if self.cr4 & cr4::OSXMMEXCPT == 0 {
+            self.ud()
+        } else {
+            self.trap(exception::XF)
+        }
     }
 }
 
@@ -186,7 +203,11 @@ pub(crate) const WIDE: u8 = 16;
 
 /// An instruction through its thunk in `imm`; `size` is that of the memory operand.
 pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
-    let mut x = SseContext { a: c.xmm[reg(u.dst)], mxcsr: c.mxcsr, ..Default::default() };
+    let mut x = SseContext {
+        a: c.xmm[reg(u.dst)],
+        mxcsr: c.mxcsr,
+        ..Default::default()
+    };
     if u.is(MEM) {
         let v = match u.size {
             16 => {

@@ -25,7 +25,11 @@ impl Core {
     /// Sets the stack pointer by its size.
     pub(crate) fn set_stack(&mut self, sp: u64) {
         let mask = self.stack_mask();
-        self.gpr[4] = if mask == 0xFFFF { self.gpr[4] & !0xFFFF | sp & 0xFFFF } else { sp & mask };
+        self.gpr[4] = if mask == 0xFFFF {
+            self.gpr[4] & !0xFFFF | sp & 0xFFFF
+        } else {
+            sp & mask
+        };
     }
     /// Pushes `size` bytes.
     #[inline]
@@ -96,7 +100,7 @@ pub(crate) fn pop_rm(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
 /// POP of segment register `aux`.
 pub(crate) fn pop_seg(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     c.cur_idx = u.idx;
-    let v = c.peek(bus, 0, u.size.min(2).max(2), u.idx)?;
+    let v = c.peek(bus, 0, 2, u.idx)?;
     // The mask may change with SS: the old stack is popped.
     let (mask, old) = (c.stack_mask(), c.gpr[4]);
     c.load_segment(bus, usize::from(u.aux % 6), v as u16)?;
@@ -221,7 +225,13 @@ pub(crate) fn bound(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let low = c.load_n(bus, la, u.size, u.idx)?;
     let high = c.load_n(bus, la.wrapping_add(u.size.into()), u.size, u.idx)?;
     let v = c.reg(u.dst, u.size);
-    let sext = |v: u64| if u.size == 2 { v as i16 as i64 } else { v as i32 as i64 };
+    let sext = |v: u64| {
+        if u.size == 2 {
+            v as i16 as i64
+        } else {
+            v as i32 as i64
+        }
+    };
     if sext(v) < sext(low) || sext(v) > sext(high) {
         return c.trap(vector::BR);
     }

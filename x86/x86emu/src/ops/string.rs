@@ -26,7 +26,12 @@ impl Loop {
         let repeats = u.is(REP) || u.is(REPNE);
         let size = u64::from(u.size);
         let step = if c.direction() { size.wrapping_neg() } else { size };
-        Self { mask, step, repeats, left: if repeats { c.gpr[1] & mask } else { 1 } }
+        Self {
+            mask,
+            step,
+            repeats,
+            left: if repeats { c.gpr[1] & mask } else { 1 },
+        }
     }
     fn set(&self, c: &mut Core, r: usize, v: u64) {
         c.gpr[r] = match self.mask {
@@ -52,7 +57,8 @@ impl Loop {
     fn bulk(&self, c: &Core, u: &Uop, r: usize) -> Option<u64> {
         let at = c.gpr[r] & self.mask;
         let room = (self.mask - at) / u64::from(u.size);
-        (self.repeats && self.left > 3 && self.step == u64::from(u.size)).then_some(room.min(self.left).min(SLICE))
+        (self.repeats && self.left > 3 && self.step == u64::from(u.size))
+            .then_some(room.min(self.left).min(SLICE))
     }
 }
 

@@ -19,7 +19,12 @@ pub(crate) fn undefined(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
         c.reported += 1;
         let rip = c.gpr[RIP].wrapping_add(u.at.into());
         let n = usize::from(u.len).clamp(1, 12);
-        tracing::warn!(rip = format_args!("{rip:#x}"), bytes = format_args!("{:02x?}", &bytes[..n]), cpl = c.cpl, "instruction is not implemented: #UD");
+        tracing::warn!(
+            rip = format_args!("{rip:#x}"),
+            bytes = format_args!("{:02x?}", &bytes[..n]),
+            cpl = c.cpl,
+            "instruction is not implemented: #UD"
+        );
     }
     c.ud()
 }
@@ -56,7 +61,11 @@ impl Core {
 }
 
 fn port(c: &Core, u: &Uop) -> u16 {
-    if u.aux != 0 { c.gpr[2] as u16 } else { u.imm as u16 & 0xFF }
+    if u.aux != 0 {
+        c.gpr[2] as u16
+    } else {
+        u.imm as u16 & 0xFF
+    }
 }
 /// IN: port in `imm`, or (`aux` 1) DX.
 pub(crate) fn port_in(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
@@ -80,7 +89,9 @@ pub(crate) fn port_out(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
 /// CPUID.
 pub(crate) fn cpuid(c: &mut Core, _u: &Uop, _bus: &mut dyn Bus) -> Flow {
     let (leaf, subleaf) = (c.gpr[0] as u32, c.gpr[1] as u32);
-    let e = x86defs::cpuid::find(&c.cpuid, leaf, subleaf).copied().unwrap_or_default();
+    let e = x86defs::cpuid::find(&c.cpuid, leaf, subleaf)
+        .copied()
+        .unwrap_or_default();
     let mut ecx = e.ecx;
     if leaf == 1 && c.cr4 & cr4::OSXSAVE != 0 {
         ecx |= 1 << 27;
@@ -197,7 +208,9 @@ impl Core {
         let v = v & known | cr0::ET;
         let paging = (self.cr0 ^ v) & cr0::PG != 0;
         if paging && v & cr0::PG != 0 && self.efer & efer::LME != 0 {
-            let cs_long = self.seg[crate::core::CS].attributes.has(x86defs::SegmentAttributes::L);
+            let cs_long = self.seg[crate::core::CS]
+                .attributes
+                .has(x86defs::SegmentAttributes::L);
             if self.cr4 & cr4::PAE == 0 || cs_long {
                 return self.gp(0);
             }

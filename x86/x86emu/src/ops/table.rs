@@ -9,7 +9,11 @@ use x86defs::{TableRegister, cr4, rflags};
 impl Core {
     /// #GP(0) for SGDT and the like at CPL 3 with UMIP.
     pub(crate) fn check_umip(&mut self) -> Flow {
-        if self.cr4 & cr4::UMIP != 0 && self.cpl == 3 { self.gp(0) } else { Ok(()) }
+        if self.cr4 & cr4::UMIP != 0 && self.cpl == 3 {
+            self.gp(0)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -23,9 +27,17 @@ pub(crate) fn load_table(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     if wide && (base as i64) << 16 >> 16 != base as i64 {
         return c.gp(0);
     }
-    let base = if u.size == 2 && !wide { base & 0xFF_FFFF } else { base };
+    let base = if u.size == 2 && !wide {
+        base & 0xFF_FFFF
+    } else {
+        base
+    };
     let t = TableRegister { base, limit };
-    if u.aux == 0 { c.gdtr = t } else { c.idtr = t }
+    if u.aux == 0 {
+        c.gdtr = t;
+    } else {
+        c.idtr = t;
+    }
     Ok(())
 }
 /// SGDT and SIDT (`aux` 1).
@@ -46,7 +58,11 @@ pub(crate) fn store_selector(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
         return c.ud();
     }
     c.check_umip()?;
-    let v = if u.aux == 0 { c.ldtr.selector } else { c.tr.selector };
+    let v = if u.aux == 0 {
+        c.ldtr.selector
+    } else {
+        c.tr.selector
+    };
     c.set_rm(u, bus, v.into())
 }
 /// LLDT and LTR (`aux` 1).
@@ -57,7 +73,11 @@ pub(crate) fn load_selector(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     c.need_cpl0()?;
     c.cur_idx = u.idx;
     let v = c.rm(u, bus)? as u16;
-    if u.aux == 0 { c.load_ldtr(bus, v) } else { c.load_tr(bus, v) }
+    if u.aux == 0 {
+        c.load_ldtr(bus, v)
+    } else {
+        c.load_tr(bus, v)
+    }
 }
 /// MOV to segment register `aux`.
 pub(crate) fn to_segment(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
@@ -110,7 +130,13 @@ pub(crate) fn inspect(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
                 4 | 5 => u.aux == 0 && !long,
                 _ => false,
             };
-        known.then(|| if u.aux == 0 { d.raw >> 32 & 0x00FF_FF00 } else { d.limit().into() })
+        known.then(|| {
+            if u.aux == 0 {
+                d.raw >> 32 & 0x00FF_FF00
+            } else {
+                d.limit().into()
+            }
+        })
     });
     if let Some(v) = value {
         c.set_reg(u.dst, u.size, v);

@@ -74,7 +74,11 @@ impl Source<'_> {
         self.bytes.iter().take_while(legacy).any(|&b| b == p)
     }
     pub(crate) fn kind(&self, n: u32) -> OpKind {
-        if n < self.ins.op_count() { self.ins.op_kind(n) } else { OpKind::Register }
+        if n < self.ins.op_count() {
+            self.ins.op_kind(n)
+        } else {
+            OpKind::Register
+        }
     }
     pub(crate) fn is_reg(&self, n: u32) -> bool {
         n < self.ins.op_count() && self.kind(n) == OpKind::Register
@@ -129,7 +133,11 @@ impl Source<'_> {
 
     fn segment_of(&self, r: Register) -> u8 {
         let s = if r == Register::None { 3 } else { segment(r) };
-        if self.is64() && usize::from(s) < FS { FLAT as u8 } else { s }
+        if self.is64() && usize::from(s) < FS {
+            FLAT as u8
+        } else {
+            s
+        }
     }
 
     fn address(&self, u: &mut Uop) {
@@ -140,8 +148,8 @@ impl Source<'_> {
             (Register::None, 2) => 0,
             (Register::None, 4) => 1,
             (Register::None, _) => 2,
-            (r, _) if r == Register::RIP => 2,
-            (r, _) if r == Register::EIP => 1,
+            (Register::RIP, _) => 2,
+            (Register::EIP, _) => 1,
             (r, _) => (r.size() as u8).trailing_zeros() as u8 - 1,
         };
         u.flags |= MEM | asize << ASIZE_SHIFT;
@@ -162,7 +170,11 @@ impl Source<'_> {
             }
             return;
         }
-        u.base = if base == Register::None { ZERO as u8 } else { gpr(base) };
+        u.base = if base == Register::None {
+            ZERO as u8
+        } else {
+            gpr(base)
+        };
         if index != Register::None {
             u.index = gpr(index);
             u.seg |= (i.memory_index_scale().trailing_zeros() as u8) << 4;
@@ -330,7 +342,11 @@ fn shift_uop(s: &Source<'_>, op: u8) -> Uop {
         return u;
     }
     u.imm &= if u.size == 8 { 63 } else { 31 };
-    u.run = if u.imm == 0 { shift::memory } else { shift::by_imm(op, u.size) };
+    u.run = if u.imm == 0 {
+        shift::memory
+    } else {
+        shift::by_imm(op, u.size)
+    };
     u
 }
 
@@ -387,7 +403,11 @@ fn mov_uop(s: &Source<'_>) -> Option<Uop> {
         return None;
     }
     let mut u = s.rm_uop(mov::nop);
-    if s.any_mem() && s.ins.memory_displ_size() == 8 && s.ins.memory_base() == Register::None && s.ins.memory_index() == Register::None {
+    if s.any_mem()
+        && s.ins.memory_displ_size() == 8
+        && s.ins.memory_base() == Register::None
+        && s.ins.memory_index() == Register::None
+    {
         let d = s.ins.memory_displacement64();
         if i64::from(d as i32) as u64 != d {
             u.run = mov::absolute;
@@ -406,12 +426,38 @@ fn conditional(s: &Source<'_>, m: M) -> Option<Uop> {
         return None;
     }
     match m {
-        M::Seto | M::Setno | M::Setb | M::Setae | M::Sete | M::Setne | M::Setbe | M::Seta | M::Sets | M::Setns
-        | M::Setp | M::Setnp | M::Setl | M::Setge | M::Setle | M::Setg => Some(s.rm_uop(mov::setcc(cc_number(s)))),
-        M::Cmovo | M::Cmovno | M::Cmovb | M::Cmovae | M::Cmove | M::Cmovne | M::Cmovbe | M::Cmova | M::Cmovs
-        | M::Cmovns | M::Cmovp | M::Cmovnp | M::Cmovl | M::Cmovge | M::Cmovle | M::Cmovg => {
-            Some(s.rm_uop(mov::cmovcc(cc_number(s), s.size(0), s.is_mem(1))))
-        }
+        M::Seto
+        | M::Setno
+        | M::Setb
+        | M::Setae
+        | M::Sete
+        | M::Setne
+        | M::Setbe
+        | M::Seta
+        | M::Sets
+        | M::Setns
+        | M::Setp
+        | M::Setnp
+        | M::Setl
+        | M::Setge
+        | M::Setle
+        | M::Setg => Some(s.rm_uop(mov::setcc(cc_number(s)))),
+        M::Cmovo
+        | M::Cmovno
+        | M::Cmovb
+        | M::Cmovae
+        | M::Cmove
+        | M::Cmovne
+        | M::Cmovbe
+        | M::Cmova
+        | M::Cmovs
+        | M::Cmovns
+        | M::Cmovp
+        | M::Cmovnp
+        | M::Cmovl
+        | M::Cmovge
+        | M::Cmovle
+        | M::Cmovg => Some(s.rm_uop(mov::cmovcc(cc_number(s), s.size(0), s.is_mem(1)))),
         _ => None,
     }
 }
@@ -421,7 +467,11 @@ fn branches(s: &Source<'_>, m: M) -> Option<Uop> {
         let size = s.branch_size();
         return Some(s.branch(control::jcc(cc_number(s), size), size));
     }
-    let near = s.ins.op_count() > 0 && matches!(s.kind(0), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);
+    let near = s.ins.op_count() > 0
+        && matches!(
+            s.kind(0),
+            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+        );
     let size = s.branch_size();
     Some(match m {
         M::Jmp if near => s.branch(control::jmp, size),
@@ -431,9 +481,12 @@ fn branches(s: &Source<'_>, m: M) -> Option<Uop> {
             u.size = size;
             u
         }
-        M::Jmp | M::Call if s.is_reg(0) || s.ins.memory_size().size() == usize::from(size) && !is_far(s) => {
-            s.rm_uop(if m == M::Jmp { control::jmp_rm } else { control::call_rm })
-        }
+        M::Jmp | M::Call if s.is_reg(0) || s.ins.memory_size().size() == usize::from(size) && !is_far(s) => s
+            .rm_uop(if m == M::Jmp {
+                control::jmp_rm
+            } else {
+                control::call_rm
+            }),
         M::Jmp | M::Call => far_uop(s, m),
         M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz | M::Jrcxz => {
             let mut u = s.branch(control::loops, size);
@@ -459,7 +512,11 @@ fn is_far(s: &Source<'_>) -> bool {
 
 fn far_uop(s: &Source<'_>, m: M) -> Uop {
     use iced_x86::Code as C;
-    let mut u = s.uop(if m == M::Jmp { control::jmp_far } else { control::call_far });
+    let mut u = s.uop(if m == M::Jmp {
+        control::jmp_far
+    } else {
+        control::call_far
+    });
     u.size = match s.ins.code() {
         C::Jmp_m1616 | C::Call_m1616 | C::Jmp_ptr1616 | C::Call_ptr1616 => 2,
         C::Jmp_m1632 | C::Call_m1632 | C::Jmp_ptr1632 | C::Call_ptr1632 => 4,
@@ -467,7 +524,11 @@ fn far_uop(s: &Source<'_>, m: M) -> Uop {
     };
     if !u.is(MEM) {
         u.disp = s.ins.far_branch_selector().into();
-        u.imm = if u.size == 2 { s.ins.far_branch16().into() } else { s.ins.far_branch32().into() };
+        u.imm = if u.size == 2 {
+            s.ins.far_branch16().into()
+        } else {
+            s.ins.far_branch32().into()
+        };
     }
     u
 }

@@ -22,10 +22,17 @@ fn with_aux(mut u: Uop, aux: u8) -> Uop {
 /// The uop of an integer or system instruction that has no hot handler.
 pub(crate) fn convert(s: &Source<'_>, m: M) -> Option<(Uop, End)> {
     let no = |u: Uop| Some((u, End::No));
-    if let Some(u) = arithmetic(s, m).or_else(|| strings(s, m)).or_else(|| simple(s, m)) {
+    if let Some(u) = arithmetic(s, m)
+        .or_else(|| strings(s, m))
+        .or_else(|| simple(s, m))
+    {
         return no(u);
     }
-    stacks(s, m).or_else(|| ports(s, m)).or_else(|| segments(s, m)).or_else(|| transfers(s, m)).or_else(|| systems(s, m))
+    stacks(s, m)
+        .or_else(|| ports(s, m))
+        .or_else(|| segments(s, m))
+        .or_else(|| transfers(s, m))
+        .or_else(|| systems(s, m))
 }
 
 fn arithmetic(s: &Source<'_>, m: M) -> Option<Uop> {
@@ -55,7 +62,10 @@ fn arithmetic(s: &Source<'_>, m: M) -> Option<Uop> {
         M::Bswap => s.rm_uop(mov::bswap),
         M::Shld | M::Shrd => {
             let cl = s.is_reg(2);
-            with_aux(s.rm_uop(shift::double), u8::from(m == M::Shrd) | u8::from(cl) << 1)
+            with_aux(
+                s.rm_uop(shift::double),
+                u8::from(m == M::Shrd) | u8::from(cl) << 1,
+            )
         }
         M::Xchg => {
             let mut u = s.rm_uop(exchange::xchg);
@@ -114,8 +124,20 @@ fn strings(s: &Source<'_>, m: M) -> Option<Uop> {
 
 fn simple(s: &Source<'_>, m: M) -> Option<Uop> {
     Some(match m {
-        M::Nop | M::Pause | M::Endbr32 | M::Endbr64 | M::Lfence | M::Mfence | M::Sfence | M::Clflush
-        | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta | M::Prefetchw | M::Prefetch
+        M::Nop
+        | M::Pause
+        | M::Endbr32
+        | M::Endbr64
+        | M::Lfence
+        | M::Mfence
+        | M::Sfence
+        | M::Clflush
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchnta
+        | M::Prefetchw
+        | M::Prefetch
         | M::Reservednop => s.uop(mov::nop),
         M::Cbw => plain(s, mov::cbw, 2, 0),
         M::Cwde => plain(s, mov::cbw, 4, 0),
@@ -177,10 +199,24 @@ fn simple(s: &Source<'_>, m: M) -> Option<Uop> {
 /// Operand size of stack instructions by their code.
 fn stack_size(s: &Source<'_>) -> u8 {
     match s.ins.code() {
-        Code::Pushfw | Code::Popfw | Code::Pushaw | Code::Popaw | Code::Leavew | Code::Enterw_imm16_imm8
-        | Code::Retfw | Code::Retfw_imm16 | Code::Iretw => 2,
-        Code::Pushfd | Code::Popfd | Code::Pushad | Code::Popad | Code::Leaved | Code::Enterd_imm16_imm8
-        | Code::Retfd | Code::Retfd_imm16 | Code::Iretd => 4,
+        Code::Pushfw
+        | Code::Popfw
+        | Code::Pushaw
+        | Code::Popaw
+        | Code::Leavew
+        | Code::Enterw_imm16_imm8
+        | Code::Retfw
+        | Code::Retfw_imm16
+        | Code::Iretw => 2,
+        Code::Pushfd
+        | Code::Popfd
+        | Code::Pushad
+        | Code::Popad
+        | Code::Leaved
+        | Code::Enterd_imm16_imm8
+        | Code::Retfd
+        | Code::Retfd_imm16
+        | Code::Iretd => 4,
         Code::Popw_CS | Code::Popw_ES | Code::Popw_SS | Code::Popw_DS | Code::Popw_FS | Code::Popw_GS => 2,
         Code::Popd_ES | Code::Popd_SS | Code::Popd_DS | Code::Popd_FS | Code::Popd_GS => 4,
         _ => 8,
@@ -212,7 +248,11 @@ fn ports(s: &Source<'_>, m: M) -> Option<(Uop, End)> {
         _ => return None,
     };
     let dx = s.is_reg(port);
-    let run: OpFn = if m == M::In { system::port_in } else { system::port_out };
+    let run: OpFn = if m == M::In {
+        system::port_in
+    } else {
+        system::port_out
+    };
     let mut u = plain(s, run, s.size(value), u8::from(dx));
     if !dx {
         u.imm = s.imm(port);
@@ -271,9 +311,19 @@ fn transfers(s: &Source<'_>, m: M) -> Option<(Uop, End)> {
         M::Int1 => plain(s, control::int, 0, 1),
         M::Into => return Some((s.uop(control::into), End::Falls)),
         M::Syscall => s.uop(system::syscall),
-        M::Sysret | M::Sysretq => plain(s, system::sysret, if s.ins.code() == Code::Sysretq { 8 } else { 4 }, 0),
+        M::Sysret | M::Sysretq => plain(
+            s,
+            system::sysret,
+            if s.ins.code() == Code::Sysretq { 8 } else { 4 },
+            0,
+        ),
         M::Sysenter => s.uop(system::sysenter),
-        M::Sysexit | M::Sysexitq => plain(s, system::sysexit, if s.ins.code() == Code::Sysexitq { 8 } else { 4 }, 0),
+        M::Sysexit | M::Sysexitq => plain(
+            s,
+            system::sysexit,
+            if s.ins.code() == Code::Sysexitq { 8 } else { 4 },
+            0,
+        ),
         M::Ud0 | M::Ud1 | M::Ud2 => s.uop(system::ud2),
         _ => return None,
     };
@@ -288,20 +338,32 @@ fn transfers(s: &Source<'_>, m: M) -> Option<(Uop, End)> {
 
 /// Number of a control or debug register.
 fn number(r: Register) -> u8 {
-    if r.is_cr() { (r as u32 - Register::CR0 as u32) as u8 } else { (r as u32 - Register::DR0 as u32) as u8 }
+    if r.is_cr() {
+        (r as u32 - Register::CR0 as u32) as u8
+    } else {
+        (r as u32 - Register::DR0 as u32) as u8
+    }
 }
 
 fn systems(s: &Source<'_>, m: M) -> Option<(Uop, End)> {
     let falls = |u: Uop| Some((u, End::Falls));
     match m {
         M::Mov if s.is_reg(0) && (s.reg(0).is_cr() || s.reg(0).is_dr()) => {
-            let run: OpFn = if s.reg(0).is_cr() { system::write_cr } else { system::write_dr };
+            let run: OpFn = if s.reg(0).is_cr() {
+                system::write_cr
+            } else {
+                system::write_dr
+            };
             let mut u = with_aux(s.rm_uop(run), number(s.reg(0)));
             u.size = s.size(1);
             falls(u)
         }
         M::Mov if s.is_reg(1) && (s.reg(1).is_cr() || s.reg(1).is_dr()) => {
-            let run: OpFn = if s.reg(1).is_cr() { system::read_cr } else { system::read_dr };
+            let run: OpFn = if s.reg(1).is_cr() {
+                system::read_cr
+            } else {
+                system::read_dr
+            };
             Some((with_aux(s.rm_uop(run), number(s.reg(1))), End::No))
         }
         M::Sti => falls(plain(s, control::set_if, 0, 1)),

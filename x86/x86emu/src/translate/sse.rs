@@ -23,12 +23,24 @@ fn unit(i: &Instruction) -> Option<Unit> {
         M::Wait => return Some(Unit::Wait),
         M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => return Some(Unit::FxSave),
         // These need no SSE state.
-        M::Sfence | M::Lfence | M::Mfence | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta
-        | M::Clflush | M::Movnti | M::Pause | M::Fisttp => return None,
+        M::Sfence
+        | M::Lfence
+        | M::Mfence
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchnta
+        | M::Clflush
+        | M::Movnti
+        | M::Pause
+        | M::Fisttp => return None,
         _ => {}
     }
     let features = i.cpuid_features();
-    if features.iter().any(|f| matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::FPU287XL_ONLY)) {
+    if features
+        .iter()
+        .any(|f| matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::FPU287XL_ONLY))
+    {
         return Some(Unit::X87);
     }
     if features.iter().any(|f| matches!(f, F::MMX)) {
@@ -202,7 +214,16 @@ fn moves(s: &Source<'_>, m: M) -> Option<Uop> {
                 _ => pair(s, sse::merge_scalar, size, 0),
             }
         }
-        M::Movlps | M::Movlpd => pair(s, if to_mem { sse::store_scalar } else { sse::merge_scalar }, 8, 0),
+        M::Movlps | M::Movlpd => pair(
+            s,
+            if to_mem {
+                sse::store_scalar
+            } else {
+                sse::merge_scalar
+            },
+            8,
+            0,
+        ),
         M::Movhps | M::Movhpd => pair(s, if to_mem { sse::store_high } else { sse::load_high }, 8, 0),
         M::Movlhps => pair(s, sse::load_high, 8, 0),
         M::Movhlps => pair(s, sse::high_to_low, 8, 0),
@@ -239,13 +260,20 @@ fn by_thunk(s: &Source<'_>, m: M) -> Option<Uop> {
     let to_gpr = s.is_reg(0) && s.reg(0).is_gpr();
     let from_gpr = (s.is_reg(1) && s.reg(1).is_gpr()) || (s.is_mem(1) && is_gpr_memory(s.ins.code()));
     let group = imm && s.ins.op_count() == 2;
-    let form = SseForm { group, rm_gpr: from_gpr };
+    let form = SseForm {
+        group,
+        rm_gpr: from_gpr,
+    };
     let mut u = pair(s, sse::thunk, s.ins.memory_size().size() as u8, 0);
     let aligned = u.is(MEM) && u.size == 16;
     u.aux |= if aligned { sse::ALIGNED } else { 0 };
     u.aux |= if to_gpr { sse::TO_GPR } else { 0 };
     u.aux |= if from_gpr { sse::FROM_GPR } else { 0 };
-    u.aux |= if to_gpr && s.reg(0).size() == 8 { sse::WIDE } else { 0 };
+    u.aux |= if to_gpr && s.reg(0).size() == 8 {
+        sse::WIDE
+    } else {
+        0
+    };
     if matches!(m, M::Comiss | M::Comisd | M::Ucomiss | M::Ucomisd) {
         u.aux |= sse::TO_FLAGS;
     }

@@ -13,29 +13,29 @@ use x86emu::{Bus, CodeMap, Config, Cpu, Exit, MsrFault, RamPage, Tracer};
 
 #[path = "../../examples/shared/ram.rs"]
 mod ram;
-pub use ram::Ram;
+pub(crate) use ram::Ram;
 
-pub const CODE: u64 = 0x8000;
-pub const HANDLERS: u64 = 0x3000;
-pub const PAGE_TABLE: usize = 0x1_3000;
+pub(crate) const CODE: u64 = 0x8000;
+pub(crate) const HANDLERS: u64 = 0x3000;
+pub(crate) const PAGE_TABLE: usize = 0x1_3000;
 const RAM_LEN: u64 = 4 << 20;
 
 /// An exception or interrupt as the tracer saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event {
-    pub vector: u8,
-    pub error: Option<u32>,
-    pub rip: u64,
+pub(crate) struct Event {
+    pub(crate) vector: u8,
+    pub(crate) error: Option<u32>,
+    pub(crate) rip: u64,
     pub cr2: u64,
 }
 
-pub struct World {
-    pub ram: Ram,
-    pub rom_from: u64,
-    pub ports: Vec<(u16, u8, u32)>,
-    pub mmio: Vec<(u64, Vec<u8>, bool)>,
-    pub interrupts: VecDeque<u8>,
-    pub clock: u64,
+pub(crate) struct World {
+    pub(crate) ram: Ram,
+    pub(crate) rom_from: u64,
+    pub(crate) ports: Vec<(u16, u8, u32)>,
+    pub(crate) mmio: Vec<(u64, Vec<u8>, bool)>,
+    pub(crate) interrupts: VecDeque<u8>,
+    pub(crate) clock: u64,
 }
 
 impl Bus for World {
@@ -56,7 +56,11 @@ impl Bus for World {
         self.ports.push((port, size, value));
     }
     fn read_msr(&mut self, msr: u32) -> Result<u64, MsrFault> {
-        if msr == 0x1B { Ok(0xFEE0_0900) } else { Err(MsrFault) }
+        if msr == 0x1B {
+            Ok(0xFEE0_0900)
+        } else {
+            Err(MsrFault)
+        }
     }
     fn write_msr(&mut self, _msr: u32, _value: u64) -> Result<(), MsrFault> {
         Err(MsrFault)
@@ -75,23 +79,33 @@ impl Bus for World {
 struct Recorder(Arc<Mutex<Vec<Event>>>);
 impl Tracer for Recorder {
     fn exception(&mut self, vector: u8, error: Option<u32>, rip: u64, cr2: u64) {
-        self.0.lock().expect("lock").push(Event { vector, error, rip, cr2 });
+        self.0.lock().expect("lock").push(Event {
+            vector,
+            error,
+            rip,
+            cr2,
+        });
     }
 }
 
-pub struct Rig {
-    pub cpu: Cpu,
-    pub world: World,
+pub(crate) struct Rig {
+    pub(crate) cpu: Cpu,
+    pub(crate) world: World,
     events: Arc<Mutex<Vec<Event>>>,
 }
 
-pub fn segment(selector: u16, attributes: u32) -> SegmentRegister {
-    SegmentRegister { selector, attributes: SegmentAttributes(attributes), limit: u32::MAX, base: 0 }
+pub(crate) fn segment(selector: u16, attributes: u32) -> SegmentRegister {
+    SegmentRegister {
+        selector,
+        attributes: SegmentAttributes(attributes),
+        limit: u32::MAX,
+        base: 0,
+    }
 }
 
 impl Rig {
     /// A processor in reset state with `code` at [`CODE`].
-    pub fn new(code: &[u8]) -> Self {
+    pub(crate) fn new(code: &[u8]) -> Self {
         let mut ram = Ram::new(RAM_LEN as usize);
         ram.write(CODE as usize, code);
         let world = World {
@@ -102,14 +116,18 @@ impl Rig {
             interrupts: VecDeque::new(),
             clock: 0,
         };
-        let mut cpu = Cpu::new(Config { cpuid: x86emu::cpuid::baseline(40), phys_bits: 40, code: CodeMap::new(RAM_LEN) });
+        let mut cpu = Cpu::new(Config {
+            cpuid: x86emu::cpuid::baseline(40),
+            phys_bits: 40,
+            code: CodeMap::new(RAM_LEN),
+        });
         let events = Arc::new(Mutex::new(Vec::new()));
         cpu.set_tracer(Some(Box::new(Recorder(events.clone()))));
         Self { cpu, world, events }
     }
 
     /// Real mode at 0:CODE with an IVT at 0 whose entries lead to the HLTs.
-    pub fn real(code: &[u8]) -> Self {
+    pub(crate) fn real(code: &[u8]) -> Self {
         let mut rig = Self::new(code);
         rig.handlers();
         for v in 0..64u64 {
@@ -145,11 +163,13 @@ impl Rig {
             0,
             0x00CF_9B00_0000_FFFF,
         ];
-        gdt.iter().enumerate().for_each(|(i, &d)| self.put64(0x1000 + i as u64 * 8, d));
+        gdt.iter()
+            .enumerate()
+            .for_each(|(i, &d)| self.put64(0x1000 + i as u64 * 8, d));
     }
 
     /// 64-bit kernel mode, the first 2 MiB mapped one to one for everybody by 4 KiB pages.
-    pub fn long(code: &[u8]) -> Self {
+    pub(crate) fn long(code: &[u8]) -> Self {
         let mut rig = Self::new(code);
         rig.tables();
         rig.put64(0x1_0000, 0x1_1007);
@@ -167,9 +187,20 @@ impl Rig {
         s.cs = segment(8, 0xA09B);
         let data = segment(0x10, 0xC093);
         (s.ds, s.es, s.ss, s.fs, s.gs) = (data, data, data, data, data);
-        s.tr = SegmentRegister { selector: 0x30, attributes: SegmentAttributes(0x8B), limit: 0x67, base: 0x1800 };
-        s.gdtr = TableRegister { base: 0x1000, limit: 0x47 };
-        s.idtr = TableRegister { base: 0x2000, limit: 0xFFF };
+        s.tr = SegmentRegister {
+            selector: 0x30,
+            attributes: SegmentAttributes(0x8B),
+            limit: 0x67,
+            base: 0x1800,
+        };
+        s.gdtr = TableRegister {
+            base: 0x1000,
+            limit: 0x47,
+        };
+        s.idtr = TableRegister {
+            base: 0x2000,
+            limit: 0xFFF,
+        };
         s.cr0 = 0x8001_0033;
         s.cr3 = 0x1_0000;
         s.cr4 = 0x620;
@@ -181,11 +212,11 @@ impl Rig {
     }
 
     /// 32-bit kernel mode without paging, 8-byte gates, user stack by the TSS.
-    pub fn protected(code: &[u8]) -> Self {
+    pub(crate) fn protected(code: &[u8]) -> Self {
         let mut rig = Self::new(code);
         rig.tables();
         for v in 0..256u64 {
-            rig.put64(0x2000 + v * 8, 0x8E00_0040_0000 | HANDLERS + v * 16);
+            rig.put64(0x2000 + v * 8, 0x8E00_0040_0000 | (HANDLERS + v * 16));
         }
         rig.put32(0x1804, 0x7000);
         rig.put32(0x1808, 0x10);
@@ -193,9 +224,20 @@ impl Rig {
         s.cs = segment(0x40, 0xC09B);
         let data = segment(0x10, 0xC093);
         (s.ds, s.es, s.ss, s.fs, s.gs) = (data, data, data, data, data);
-        s.tr = SegmentRegister { selector: 0x30, attributes: SegmentAttributes(0x8B), limit: 0x67, base: 0x1800 };
-        s.gdtr = TableRegister { base: 0x1000, limit: 0x47 };
-        s.idtr = TableRegister { base: 0x2000, limit: 0x7FF };
+        s.tr = SegmentRegister {
+            selector: 0x30,
+            attributes: SegmentAttributes(0x8B),
+            limit: 0x67,
+            base: 0x1800,
+        };
+        s.gdtr = TableRegister {
+            base: 0x1000,
+            limit: 0x47,
+        };
+        s.idtr = TableRegister {
+            base: 0x2000,
+            limit: 0x7FF,
+        };
         s.cr0 = 0x33;
         s.cr4 = 0x600;
         s.rip = CODE;
@@ -205,53 +247,59 @@ impl Rig {
     }
 
     /// A 64-bit gate with an access byte and an IST.
-    pub fn gate(&mut self, vector: u64, access: u64, ist: u64) {
+    pub(crate) fn gate(&mut self, vector: u64, access: u64, ist: u64) {
         let to = HANDLERS + vector * 16;
         self.put64(0x2000 + vector * 16, access << 40 | ist << 32 | 8 << 16 | to);
         self.put64(0x2008 + vector * 16, 0);
     }
 
     /// Changes the state.
-    pub fn set(&mut self, f: impl FnOnce(&mut X86State)) {
+    pub(crate) fn set(&mut self, f: impl FnOnce(&mut X86State)) {
         let mut s = self.cpu.state();
         f(&mut s);
         self.cpu.set_state(&s);
     }
 
     /// The page-table entry of a linear page below 2 MiB.
-    pub fn page(&mut self, la: u64, entry: u64) {
+    pub(crate) fn page(&mut self, la: u64, entry: u64) {
         self.put64(PAGE_TABLE as u64 + (la >> 12) * 8, entry);
     }
 
-    pub fn put32(&mut self, at: u64, v: u32) {
+    pub(crate) fn put32(&mut self, at: u64, v: u32) {
         self.world.ram.write(at as usize, &v.to_le_bytes());
     }
-    pub fn put64(&mut self, at: u64, v: u64) {
+    pub(crate) fn put64(&mut self, at: u64, v: u64) {
         self.world.ram.write(at as usize, &v.to_le_bytes());
     }
-    pub fn get64(&self, at: u64) -> u64 {
+    pub(crate) fn get64(&self, at: u64) -> u64 {
         let b = self.world.ram.read(at as usize, 8);
         b.iter().rev().fold(0, |v, &b| v << 8 | u64::from(b))
     }
 
-    pub fn run(&mut self) -> Exit {
+    pub(crate) fn run(&mut self) -> Exit {
         self.cpu.run(&mut self.world, 1_000_000)
     }
 
     /// Runs to a HLT.
     #[track_caller]
-    pub fn run_to_hlt(&mut self) -> X86State {
-        assert_eq!(self.run(), Exit::Hlt, "{:x?} {:x?}", self.cpu.state(), self.events());
+    pub(crate) fn run_to_hlt(&mut self) -> X86State {
+        assert_eq!(
+            self.run(),
+            Exit::Hlt,
+            "{:x?} {:x?}",
+            self.cpu.state(),
+            self.events()
+        );
         self.cpu.state()
     }
 
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().expect("lock").clone()
     }
 
     /// The one exception that there was.
     #[track_caller]
-    pub fn event(&self) -> Event {
+    pub(crate) fn event(&self) -> Event {
         let e = self.events();
         assert_eq!(e.len(), 1, "{e:x?}");
         e[0]
