@@ -2,6 +2,7 @@
 //! The hypervisors of this program: the only place that names them.
 
 use anyhow::{Context, bail};
+use clap::builder::PossibleValuesParser;
 use std::sync::Arc;
 use virt::{Hypervisor, RunError};
 use virt_kvm::Kvm;
@@ -32,19 +33,21 @@ const BACKENDS: &[Backend] = &[
     },
 ];
 
+/// What `--hypervisor` accepts.
+pub(crate) fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(["auto"].into_iter().chain(BACKENDS.iter().map(|b| b.name)))
+}
+
 /// Opens the hypervisor that `--hypervisor` names, or with `auto` the first that suits, and says in one
 /// line which and why.
 pub(crate) fn choose(name: &str, deterministic: bool) -> anyhow::Result<Arc<dyn Hypervisor>> {
     if name == "auto" {
         return choose_best(deterministic);
     }
-    let Some(backend) = BACKENDS.iter().find(|b| b.name == name) else {
-        let known: Vec<_> = BACKENDS.iter().map(|b| b.name).collect();
-        bail!(
-            "--hypervisor {name}: unknown; known are auto, {}",
-            known.join(", ")
-        );
-    };
+    let backend = BACKENDS
+        .iter()
+        .find(|b| b.name == name)
+        .context("unknown hypervisor")?;
     let hypervisor = (backend.open)().with_context(|| format!("--hypervisor {name}"))?;
     if let Err(why) = check(&*hypervisor, deterministic) {
         bail!("--hypervisor {name}: {why}");

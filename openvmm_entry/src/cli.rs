@@ -16,6 +16,7 @@ pub(crate) use end_action::EndActionArg;
 pub(crate) use igvm::{IgvmArg, IgvmType};
 pub(crate) use refused::RefusedArgs;
 
+use crate::backends;
 use clap::{Args, Parser, ValueEnum};
 use openvmm_defs::{IsolationRequest, SerialBackend, UefiConsoleMode, Vtl2Base};
 use std::path::PathBuf;
@@ -138,8 +139,8 @@ pub(crate) struct MachineArgs {
     /// How the guest is isolated from the host.
     #[arg(long, value_name = "KIND", default_value = "none")]
     pub(crate) isolation: IsolationArg,
-    /// What runs the guest: auto, kvm or soft.
-    #[arg(long, value_name = "NAME", default_value = "auto")]
+    /// What runs the guest.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = backends::names())]
     pub(crate) hypervisor: String,
     /// Adds the test-exit device: a 32-bit write to port 0xF4 ends the run with its low 7 bits as exit code.
     #[arg(long)]
