@@ -115,7 +115,8 @@ fn check_rust(file: &SourceFile, broken: &mut Vec<Violation>) {
         broken.push(violation("file-length", &file.path, what));
     }
     for function in functions(&code_only(&file.text)) {
-        if function.lines > FUNCTION_LINES.1 {
+        // A table of cases may be as long as there are cases.
+        if function.lines > FUNCTION_LINES.1 && !is_test {
             let at = format!("{}:{}", file.path, function.line);
             let what = format!(
                 "{} has {} lines; the ceiling is {}, split it",

@@ -334,6 +334,7 @@ fn function_above_the_ceiling_is_refused() {
     let body = format!("fn long() {{\n{}}}\n", "    x();\n".repeat(119));
     let broken = broken_in(vec![file("a/src/x.rs", &body)], NO_UNSAFE);
     assert_eq!(broken, [("function-length", "a/src/x.rs:3".to_owned())]);
+    assert_eq!(broken_in(vec![file("a/tests/x.rs", &body)], NO_UNSAFE), []);
 }
 
 #[test]

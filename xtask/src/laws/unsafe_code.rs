@@ -32,7 +32,7 @@ pub(super) fn check(sources: &Sources, architecture: &str) -> Vec<Violation> {
         let code = code_only(&file.text);
         let lines: Vec<usize> = words(&code, "unsafe").map(|at| line_of(&code, at)).collect();
         match entry {
-            Some(entry) if !lines.is_empty() => {
+            Some(entry) if !lines.is_empty() || raw_pointer(&code).is_some() => {
                 used.insert(entry.clone());
                 broken.extend(undocumented(file, &code));
             }
@@ -41,7 +41,7 @@ pub(super) fn check(sources: &Sources, architecture: &str) -> Vec<Violation> {
         }
     }
     for entry in listed.difference(&used) {
-        let what = format!("lists {entry}, which has no unsafe code");
+        let what = format!("lists {entry}, which has no unsafe code or raw pointers");
         broken.push(Violation {
             law: LAW,
             at: "ARCHITECTURE.md".to_owned(),
@@ -78,16 +78,20 @@ fn not_listed(file: &SourceFile, code: &str, lines: &[usize]) -> Vec<Violation> 
         })
         .into_iter()
         .collect();
-    let pointers = ["*mut ", "*const "]
-        .into_iter()
-        .filter_map(|token| code.find(token))
-        .min();
-    broken.extend(pointers.map(|at| Violation {
+    broken.extend(raw_pointer(code).map(|at| Violation {
         law: "no-raw-pointers",
         at: format!("{}:{}", file.path, line_of(code, at)),
         what: "a raw pointer type in a file that ARCHITECTURE.md does not list for unsafe code".to_owned(),
     }));
     broken
+}
+
+/// Where the first raw pointer type stands.
+fn raw_pointer(code: &str) -> Option<usize> {
+    ["*mut ", "*const "]
+        .into_iter()
+        .filter_map(|token| code.find(token))
+        .min()
 }
 
 /// Unsafe blocks and impls without a SAFETY comment near above.
