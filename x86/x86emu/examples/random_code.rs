@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! Runs random bytes in random modes and looks for a panic of the engine.
+//! Runs random bytes in random modes, looks for a panic of the engine, and compares blocks with single
+//! steps.
 //!
 //! `cargo run -p x86emu --example random_code -- [--seed S] [--first N] [--count N]`
 //!
@@ -24,6 +25,8 @@ const BUDGET: u64 = 2000;
 struct World {
     ram: Ram,
     random: Random,
+    /// No interrupts, and devices that always answer the same.
+    quiet: bool,
 }
 
 impl Bus for World {
@@ -31,11 +34,18 @@ impl Bus for World {
         self.ram.page(gpn, gpn % 16 != 15)
     }
     fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
+        if self.quiet {
+            return data.fill(0x5A);
+        }
         data.fill_with(|| self.random.next() as u8);
     }
     fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {}
     fn port_in(&mut self, _port: u16, _size: u8) -> u32 {
-        self.random.next() as u32
+        if self.quiet {
+            0x5A5A_5A5A
+        } else {
+            self.random.next() as u32
+        }
     }
     fn port_out(&mut self, _port: u16, _size: u8, _value: u32) {}
     fn read_msr(&mut self, _msr: u32) -> Result<u64, MsrFault> {
@@ -53,10 +63,10 @@ impl Bus for World {
         }
     }
     fn take_interrupt(&mut self) -> Option<u8> {
-        (self.random.below(8) == 0).then(|| self.random.next() as u8)
+        (!self.quiet && self.random.below(8) == 0).then(|| self.random.next() as u8)
     }
     fn tsc(&mut self) -> u64 {
-        self.random.next()
+        if self.quiet { 1 } else { self.random.next() }
     }
 }
 
@@ -204,6 +214,89 @@ fn state(r: &mut Random) -> X86State {
     s
 }
 
+/// A processor and its world at the start of case `n`.
+fn case(seed: u64, n: u64) -> (Cpu, World) {
+    let mut r = Random::new(seed ^ n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut ram = Ram::new(LEN);
+    fill(&mut r, &mut ram);
+    let start = state(&mut r);
+    let world = World {
+        ram,
+        random: r,
+        quiet: false,
+    };
+    let mut cpu = Cpu::new(Config {
+        cpuid: x86emu::cpuid::baseline(40),
+        phys_bits: 40,
+        code: CodeMap::new(LEN as u64),
+    });
+    cpu.set_state(&start);
+    (cpu, world)
+}
+
+/// Runs a case with interrupts from outside.
+fn run_with_events(seed: u64, n: u64, exits: &mut [u64; 5]) -> u64 {
+    let (mut cpu, mut world) = case(seed, n);
+    let attention = cpu.attention();
+    for _ in 0..4 {
+        attention.interrupt();
+        if world.random.below(4) == 0 {
+            attention.nmi();
+        }
+        let exit = cpu.run(&mut world, BUDGET / 4);
+        exits[match exit {
+            Exit::Budget => 0,
+            Exit::Hlt => 1,
+            Exit::TripleFault => 2,
+            Exit::Kicked => 3,
+            Exit::Breakpoint => 4,
+        }] += 1;
+        if exit == Exit::TripleFault {
+            break;
+        }
+    }
+    cpu.retired()
+}
+
+/// What a run leaves.
+fn outcome(cpu: &Cpu, world: &World) -> (X86State, [u8; 512], Vec<u8>) {
+    (cpu.state(), cpu.fxsave(), world.ram.read(0, LEN))
+}
+
+/// Blocks of many instructions and blocks of one must come to the same state.
+fn compare_with_single_steps(seed: u64, n: u64) -> Result<(), String> {
+    let (mut whole, mut world) = case(seed, n);
+    world.quiet = true;
+    let exit = whole.run(&mut world, BUDGET);
+    let want = outcome(&whole, &world);
+    let (mut stepped, mut world) = case(seed, n);
+    world.quiet = true;
+    let mut last = Exit::Budget;
+    // Deliveries of exceptions use up budget without retiring anything.
+    for _ in 0..BUDGET * 4 {
+        let there = stepped.retired() == whole.retired();
+        if stepped.retired() > whole.retired() || there && outcome(&stepped, &world) == want {
+            break;
+        }
+        last = stepped.run(&mut world, 1);
+        if last != Exit::Budget {
+            break;
+        }
+    }
+    let got = outcome(&stepped, &world);
+    if got == want {
+        return Ok(());
+    }
+    let memory = got.2.iter().zip(&want.2).position(|(a, b)| a != b);
+    Err(format!(
+        "case {n}: {exit:?} after {} instructions in blocks, {last:?} after {} in steps; memory differs at {memory:x?}\n{:x?}\n{:x?}",
+        whole.retired(),
+        stepped.retired(),
+        want.0,
+        got.0
+    ))
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |name: &str, default: u64| {
@@ -222,36 +315,11 @@ fn main() {
         if verbose {
             eprintln!("case {n}");
         }
-        let mut r = Random::new(seed ^ n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let mut ram = Ram::new(LEN);
-        fill(&mut r, &mut ram);
-        let start = state(&mut r);
-        let mut world = World { ram, random: r };
-        let mut cpu = Cpu::new(Config {
-            cpuid: x86emu::cpuid::baseline(40),
-            phys_bits: 40,
-            code: CodeMap::new(LEN as u64),
-        });
-        cpu.set_state(&start);
-        let attention = cpu.attention();
-        for _ in 0..4 {
-            attention.interrupt();
-            if world.random.below(4) == 0 {
-                attention.nmi();
-            }
-            let exit = cpu.run(&mut world, BUDGET / 4);
-            exits[match exit {
-                Exit::Budget => 0,
-                Exit::Hlt => 1,
-                Exit::TripleFault => 2,
-                Exit::Kicked => 3,
-                Exit::Breakpoint => 4,
-            }] += 1;
-            if exit == Exit::TripleFault {
-                break;
-            }
+        retired += run_with_events(seed, n, &mut exits);
+        if let Err(what) = compare_with_single_steps(seed, n) {
+            println!("{what}");
+            std::process::exit(1);
         }
-        retired += cpu.retired();
     }
     println!(
         "{count} cases from {first}, seed {seed}: {retired} instructions; budget, hlt, triple fault, kick, breakpoint: {exits:?}"
