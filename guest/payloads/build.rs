@@ -138,9 +138,12 @@ fn link(out: &Path, sources: &Path, payload: &Payload) -> Result<()> {
 }
 
 fn rustc(out: &Path, name: &str, needs: &[&str]) -> Result<Command> {
+    let guest = Path::new(&env::var("CARGO_MANIFEST_DIR")?).with_file_name("");
     let mut command = Command::new(env::var("RUSTC")?);
     command
         .args(COMPILE)
+        // Panic messages name files; the images must not depend on where the sources are.
+        .arg(format!("--remap-path-prefix={}=guest/", guest.display()))
         .arg("--crate-name")
         .arg(name)
         .arg("-L")
