@@ -4,8 +4,10 @@
 //!
 //! Always true: KVM's paravirtual leaves, x2APIC, the TSC deadline timer, VMX, SVM, performance counters
 //! and enclaves are hidden; the hypervisor bit is set; one package with one thread per core, APIC ids are
-//! VP indexes. On software-nested KVM only instructions that its emulator knows are advertised
-//! (`spec/software-cpu.md` section 2).
+//! VP indexes. On software-nested KVM only instructions that its emulator knows are asked for
+//! (`spec/software-cpu.md` section 2); the one we know (kvm_pvm) then puts the host's leaf 1 ECX and EDX,
+//! leaf 7 and leaf 0xD back, because guest user code runs natively and sees them anyway, so a guest kernel
+//! there may still find XSAVE and AVX.
 
 use crate::probe::Virtualisation;
 use kvm_sys::bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2 as Leaf};
