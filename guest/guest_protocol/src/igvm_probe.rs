@@ -117,10 +117,8 @@ const fn page(name: &'static str, offset: u64, kind: Kind, pattern: u64) -> Page
 
 /// An error range: zero pages that are no RAM in the memory map.
 pub const ERROR_RANGE: Area = area(0x15_0000, 0x2000);
-/// Pages that nothing imports, RAM from the memory map: the trampoline's stacks.
-pub const STACKS: u64 = 0x16_0000;
-/// How many stacks there are.
-pub const STACK_ROOM: u32 = 64;
+/// Memory that nothing imports: stacks of the application processors.
+pub const STACKS: Area = area(0x16_0000, 0x1_0000);
 /// One 2 MiB page full of pattern.
 pub const LARGE_PAGE: Area = area(0x20_0000, 0x20_0000);
 
@@ -191,13 +189,12 @@ mod tests {
             PPTT,
             DEVICE_TREE,
         ];
-        let stacks = area(STACKS, u64::from(STACK_ROOM) * 0x1000);
         let fixed = [
             area(0, IMAGE_ROOM),
             area(PAGE_TABLES, PAGE_TABLE_ROOM * 0x1000),
             area(GDT, 0x1000),
             ERROR_RANGE,
-            stacks,
+            STACKS,
             LARGE_PAGE,
         ];
         let pages = PAGES.map(|page| area(page.offset, 0x1000));

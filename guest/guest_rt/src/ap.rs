@@ -11,8 +11,13 @@ use crate::{lapic, memory, paging, trap};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-/// Bytes of stack for each application processor.
-pub const STACK_BYTES: u64 = 0x1000;
+/// Bytes of one stack.
+const STACK_BYTES: u64 = 0x1000;
+/// Stacks that are used in turn, a power of two. Processors are started one after the other and touch
+/// their stack no more once they have halted, so there may be more processors than stacks.
+const STACK_COUNT: u64 = 16;
+/// Bytes that all stacks take.
+pub const STACKS_BYTES: u64 = STACK_BYTES * STACK_COUNT;
 /// How long a processor may take from SIPI to its function's end, in milliseconds.
 const PATIENCE_MS: u64 = 2000;
 
@@ -79,7 +84,9 @@ global_asm!(
     "mov ebx, ebx",
     "mov eax, 1",
     "lock xadd [rbx + {ticket}], eax",
-    "lea rcx, [rax + 1]",
+    "mov ecx, eax",
+    "and ecx, {last_stack}",
+    "inc ecx",
     "imul rcx, rcx, {stack}",
     "add rcx, [rbx + {stacks}]",
     "mov rsp, rcx",
@@ -95,6 +102,7 @@ global_asm!(
     ticket = const variable::TICKET,
     gdtr = const variable::GDTR,
     stack = const STACK_BYTES,
+    last_stack = const STACK_COUNT - 1,
 );
 
 unsafe extern "C" {
@@ -125,12 +133,11 @@ static FINISHED: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct Starter {
     page: u8,
-    room: u32,
 }
 
 impl Starter {
-    /// Puts the trampoline in the free page at `page << 12`; stacks for `room` processors lie at `stacks`.
-    pub fn new(page: u8, stacks: u64, room: u32, function: ApFunction) -> Self {
+    /// Puts the trampoline in the free page at `page << 12`; [`STACKS_BYTES`] of stacks lie at `stacks`.
+    pub fn new(page: u8, stacks: u64, function: ApFunction) -> Self {
         let at = u64::from(page) << 12;
         let code = (&raw const guest_rt_trampoline) as u64;
         let len = offset!(guest_rt_trampoline_end) as usize;
@@ -155,17 +162,12 @@ impl Starter {
         FUNCTION.store(function as usize, Ordering::Relaxed);
         ARRIVED.store(0, Ordering::Relaxed);
         FINISHED.store(0, Ordering::Release);
-        Self { page, room }
+        Self { page }
     }
 
-    /// Starts one processor and waits until its function has returned; false when it does not in time or
-    /// there is no stack left.
-    pub fn start(&mut self, apic_id: u8) -> bool {
+    /// Starts one processor and waits until its function has returned; false when it does not in time.
+    pub fn start(&self, apic_id: u8) -> bool {
         let before = FINISHED.load(Ordering::Acquire);
-        if self.room == 0 {
-            return false;
-        }
-        self.room -= 1;
         lapic::send_init(apic_id);
         // 10 ms between INIT and SIPI (MP specification B.4); a VMM needs none, so 1 ms must do.
         Deadline::in_ms(1).wait(|| false);

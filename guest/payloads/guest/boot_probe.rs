@@ -42,8 +42,7 @@ pub(crate) const IMAGE: u64 = 0x10_0000;
 const MARK_32: u64 = 0x3233_3233;
 const MARK_PVH: u64 = 0x4856_5048;
 const TRAMPOLINE_PAGE: u8 = 0x08;
-const AP_ROOM: u32 = 64;
-const STACK_WORDS: usize = (ap::STACK_BYTES as usize / 8) * AP_ROOM as usize;
+const STACK_WORDS: usize = ap::STACKS_BYTES as usize / 8 + 1;
 /// Stacks of the application processors, part of the zeroed data so that the loader keeps them free.
 static STACKS: [AtomicU64; STACK_WORDS] = [const { AtomicU64::new(0) }; STACK_WORDS];
 
@@ -84,7 +83,7 @@ fn main(entry: &Entry) -> End {
     let ending = argument(command_line, "probe");
     let found = boot_acpi::check_tables(hand_over.rsdp);
     let stacks = ((&raw const STACKS) as u64).next_multiple_of(16);
-    processors::start_all(found.madt.as_ref(), TRAMPOLINE_PAGE, stacks, AP_ROOM - 1);
+    processors::start_all(found.madt.as_ref(), TRAMPOLINE_PAGE, stacks);
     match (ending, found.s5) {
         (Some("monitor"), _) => monitor::run(),
         (Some("reset"), _) if !second_boot => boot_mark::reset_once(),

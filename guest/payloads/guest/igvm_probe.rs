@@ -40,8 +40,7 @@ fn main(entry: &Entry) -> End {
     processors::start_all(
         madt.as_ref().ok(),
         TRAMPOLINE_PAGE,
-        base + contract::STACKS,
-        contract::STACK_ROOM,
+        base + contract::STACKS.offset,
     );
     match argument(parameters.command_line, "probe") {
         Some("monitor") => monitor::run(),

@@ -12,7 +12,7 @@ use guest_rt::{cpu, lapic};
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// Starts the processors of `madt` other than this one; without a MADT there is nothing to start.
-pub(crate) fn start_all(madt: Option<&Madt>, page: u8, stacks: u64, room: u32) {
+pub(crate) fn start_all(madt: Option<&Madt>, page: u8, stacks: u64) {
     let Some(madt) = madt else { return };
     let own = lapic::id();
     info(
@@ -26,14 +26,18 @@ pub(crate) fn start_all(madt: Option<&Madt>, page: u8, stacks: u64, room: u32) {
     let present = madt.ids().contains(&u32::from(own));
     check("own-apic-id-in-madt", present, format_args!("{own}"));
     lapic::enable();
-    let mut starter = Starter::new(page, stacks, room, run);
+    let starter = Starter::new(page, stacks, run);
     let mut asked = 0;
     for &id in madt.ids() {
-        let Ok(id) = u8::try_from(id) else { continue };
-        if id != own {
-            asked += 1;
-            let started = starter.start(id);
-            check("ap-started", started, format_args!("apic {id}"));
+        match u8::try_from(id) {
+            Ok(id) if id == own => {}
+            Ok(id) => {
+                asked += 1;
+                let started = starter.start(id);
+                check("ap-started", started, format_args!("apic {id}"));
+            }
+            // An xAPIC's commands have no room for it.
+            Err(_) => info("ap-not-started", format_args!("apic {id} needs x2APIC")),
         }
     }
     let counted = COUNTER.load(Ordering::Acquire);

@@ -62,7 +62,6 @@ const GROUPS: [&[Case]; 5] = [
 const ARGUMENTS: &str = "arguments";
 const TRAMPOLINE_PAGE: u8 = 0x08;
 const AP_STACKS: u64 = 0x1_0000;
-const AP_ROOM: u32 = 64;
 
 fn main(entry: &Entry) -> End {
     start("test_suite");
@@ -107,5 +106,5 @@ fn start_processors(madt: u64) {
     if let Err(flaw) = &madt {
         case("madt", false, format_args!("{flaw}"));
     }
-    processors::start_all(madt.as_ref().ok(), TRAMPOLINE_PAGE, AP_STACKS, AP_ROOM);
+    processors::start_all(madt.as_ref().ok(), TRAMPOLINE_PAGE, AP_STACKS);
 }

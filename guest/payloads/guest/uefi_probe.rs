@@ -24,7 +24,6 @@ guest_rt::entry!(main);
 /// Free low memory for application processors: the page of the trampoline, and stacks.
 const TRAMPOLINE_PAGE: u8 = 0x08;
 const AP_STACKS: u64 = 0x1_0000;
-const AP_ROOM: u32 = 64;
 
 fn main(entry: &Entry) -> End {
     start("uefi_probe");
@@ -39,7 +38,6 @@ fn main(entry: &Entry) -> End {
         uefi_blob_report::apic_ids(&blob).as_ref(),
         TRAMPOLINE_PAGE,
         AP_STACKS,
-        AP_ROOM,
     );
     let behaviour = behaviour(&blob);
     info("behaviour", format_args!("{behaviour:?}"));

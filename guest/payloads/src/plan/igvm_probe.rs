@@ -230,7 +230,7 @@ fn native32() -> NativeContext {
         ..native()
     };
     context.gpr = [0; 16];
-    context.gpr[gpr::RSP] = BASE + contract::STACKS + PAGE_SIZE;
+    context.gpr[gpr::RSP] = BASE + contract::STACKS.offset + PAGE_SIZE;
     context
 }
 
