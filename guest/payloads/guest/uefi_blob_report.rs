@@ -107,14 +107,7 @@ fn show_structure(blob: &Blob<'_>, structure: &Structure<'_>) {
                 );
             }
         }
-        types::APERTURES => {
-            for (segment, first, last) in uefi_blob::apertures(payload) {
-                info(
-                    "aperture",
-                    format_args!("segment {segment} buses {first:#x}..={last:#x}"),
-                );
-            }
-        }
+        types::APERTURES => show_apertures(payload),
         0x06..=0x0A | 0x0C..=0x11 | 0x1A..=0x1F => {
             let end = payload.iter().position(|&b| b == 0).unwrap_or(payload.len());
             info(
@@ -126,6 +119,15 @@ fn show_structure(blob: &Blob<'_>, structure: &Structure<'_>) {
             Ok(table) => show_table(kind, &table),
             Err(_) => info("structure", format_args!("{kind:#x} {} bytes", payload.len())),
         },
+    }
+}
+
+fn show_apertures(payload: &[u8]) {
+    for (segment, first, last) in uefi_blob::apertures(payload) {
+        info(
+            "aperture",
+            format_args!("segment {segment} buses {first:#x}..={last:#x}"),
+        );
     }
 }
 
