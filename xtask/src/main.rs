@@ -7,6 +7,7 @@
 //! (`igvmtool`).
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build_igvm;
 mod check;
 mod ci;
@@ -42,6 +43,8 @@ enum Flow {
     Soak(soak::Args),
     /// Runs a soak with a fresh seed until the time is up.
     Fuzz(soak::FuzzArgs),
+    /// Measures what the project states, against others, in one run.
+    Bench(bench::Args),
     /// Checks the laws of the architecture.
     CheckDeps,
     /// Builds an IGVM file from a manifest and prints the `openvmm` line that boots it.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Flow::Ci => ci::run(),
         Flow::Soak(args) => soak::run(&args),
         Flow::Fuzz(args) => soak::fuzz(&args),
+        Flow::Bench(args) => bench::run(&args),
         Flow::CheckDeps => check::run(),
         Flow::BuildIgvm(args) => build_igvm::run(&args).map(drop),
     };

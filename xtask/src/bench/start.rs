@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT
+//! From the start of a program to the guest's first byte: time, CPU time and memory, against bare KVM and
+//! QEMU's microvm.
+//!
+//! Always true: 128 MiB of RAM and one processor everywhere; the clock starts before the program does and
+//! stops when the byte arrives here; CPU time and memory are read from /proc at that moment, while the
+//! program still lives, and then it is killed by its handle.
+
+use crate::command::{Cmd, installed};
+use crate::workspace::{self, Profile};
+use anyhow::{Context, Result};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// One start.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    first_byte_ms: f64,
+    cpu_ms: f64,
+    peak_rss_mb: f64,
+    private_dirty_mb: f64,
+}
+
+/// A program that starts a guest which writes one byte to standard output.
+struct Contender {
+    name: &'static str,
+    program: String,
+    args: Vec<String>,
+}
+
+/// Starts every program `count` times in turns and prints the medians.
+pub(super) fn run(count: usize) -> Result<()> {
+    let contenders = contenders()?;
+    let mut samples = vec![Vec::new(); contenders.len()];
+    for _ in 0..count {
+        // In turns, so that a busy moment of the machine hits all of them.
+        for (contender, samples) in contenders.iter().zip(&mut samples) {
+            samples.push(sample(contender)?);
+        }
+    }
+    println!("\nstart to the guest's first byte, 128 MiB, 1 VP, medians of {count}");
+    println!(
+        "{:<34} {:>9} {:>8} {:>9} {:>14}",
+        "", "byte ms", "CPU ms", "RSS MB", "private dirty"
+    );
+    for (contender, samples) in contenders.iter().zip(&samples) {
+        let median = |of: fn(&Sample) -> f64| median(samples.iter().map(of).collect());
+        println!(
+            "{:<34} {:>9.1} {:>8.1} {:>9.1} {:>14.1}",
+            contender.name,
+            median(|s| s.first_byte_ms),
+            median(|s| s.cpu_ms),
+            median(|s| s.peak_rss_mb),
+            median(|s| s.private_dirty_mb),
+        );
+    }
+    Ok(())
+}
+
+fn contenders() -> Result<Vec<Contender>> {
+    let out = workspace::root().join("out/bench");
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+    let (flat, elf) = (out.join("first_byte.bin"), out.join("first_byte.elf"));
+    std::fs::write(&flat, payloads::FIRST_BYTE)?;
+    std::fs::write(&elf, payloads::FIRST_BYTE_ELF)?;
+    Cmd::cargo([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "igvmtool",
+        "--package",
+        "openvmm_entry",
+    ])
+    .run()?;
+    let igvm = out.join("first_byte.igvm");
+    Cmd::new(
+        &workspace::shown(&workspace::binary("igvmtool", Profile::Release)),
+        ["build", "--platform", "native"],
+    )
+    .args([
+        "--manifest",
+        "manifests/first-byte.json",
+        "--output",
+        &workspace::shown(&igvm),
+    ])
+    .args(["--resource", &format!("first_byte={}", workspace::shown(&flat))])
+    .run()?;
+
+    let kvm = Path::new("/dev/kvm").exists();
+    let mut list = Vec::new();
+    if kvm {
+        Cmd::cargo([
+            "build",
+            "--locked",
+            "--release",
+            "--package",
+            "virt_kvm",
+            "--example",
+            "floor",
+        ])
+        .run()?;
+        let floor = workspace::binary("examples/floor", Profile::Release);
+        list.push(contender("bare KVM", &floor, &[]));
+    } else {
+        println!("bench: there is no /dev/kvm; only the software CPU is measured");
+    }
+    let openvmm = workspace::binary("openvmm", Profile::Release);
+    let elf_path = elf.display().to_string();
+    let igvm_path = igvm.display().to_string();
+    for (name, hypervisor, boot) in [
+        ("openvmm, IGVM, KVM", "kvm", ["--igvm", &igvm_path]),
+        ("openvmm, PVH ELF, KVM", "kvm", ["--kernel", &elf_path]),
+        ("openvmm, IGVM, software CPU", "soft", ["--igvm", &igvm_path]),
+    ] {
+        if kvm || hypervisor != "kvm" {
+            let more = ["-m", "128MB", "--hypervisor", hypervisor];
+            list.push(contender(name, &openvmm, &[&boot[..], &more].concat()));
+        }
+    }
+    if !installed("qemu-system-x86_64") {
+        println!("bench: qemu-system-x86_64 is not installed; QEMU is not measured");
+        return Ok(list);
+    }
+    for (name, accelerator) in [("QEMU microvm, KVM", "kvm"), ("QEMU microvm, TCG", "tcg")] {
+        if kvm || accelerator != "kvm" {
+            let args = [
+                "-M",
+                "microvm",
+                "-accel",
+                accelerator,
+                "-m",
+                "128",
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-serial",
+                "stdio",
+                "-kernel",
+                &elf_path,
+            ];
+            list.push(contender(name, Path::new("qemu-system-x86_64"), &args));
+        }
+    }
+    Ok(list)
+}
+
+fn contender(name: &'static str, program: &Path, args: &[&str]) -> Contender {
+    let args = args.iter().map(|&arg| arg.to_owned()).collect();
+    Contender {
+        name,
+        program: program.display().to_string(),
+        args,
+    }
+}
+
+fn sample(contender: &Contender) -> Result<Sample> {
+    let mut command = Command::new(&contender.program);
+    command
+        .args(&contender.args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let start = Instant::now();
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {}", contender.name))?;
+    let mut out = child.stdout.take().context("no standard output")?;
+    let arrived = out.read_exact(&mut [0]);
+    let first_byte_ms = start.elapsed().as_secs_f64() * 1e3;
+    let seen = look(child.id(), first_byte_ms);
+    // It may have ended by itself; then there is nothing to kill.
+    let _ = child.kill();
+    child.wait()?;
+    arrived.with_context(|| format!("{}: the guest's byte did not come", contender.name))?;
+    seen.with_context(|| format!("{} ended too early to be looked at", contender.name))
+}
+
+/// What /proc says about a process now.
+fn look(pid: u32, first_byte_ms: f64) -> Result<Sample> {
+    let mut cpu_ns = 0.0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        let on_cpu = text
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse::<f64>().ok());
+        cpu_ns += on_cpu.unwrap_or(0.0);
+    }
+    let kib = |file: &str, field: &str| -> Result<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field));
+        let value = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        value.with_context(|| format!("{file} has no {field}"))
+    };
+    Ok(Sample {
+        first_byte_ms,
+        cpu_ms: cpu_ns / 1e6,
+        peak_rss_mb: kib("status", "VmHWM:")? / 1024.0,
+        private_dirty_mb: kib("smaps_rollup", "Private_Dirty:")? / 1024.0,
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_process_can_be_looked_at() {
+        let seen = look(std::process::id(), 1.0).unwrap();
+        assert!(seen.cpu_ms > 0.0 && seen.peak_rss_mb > 0.5 && seen.private_dirty_mb > 0.0);
+    }
+
+    #[test]
+    fn median_is_the_middle_value() {
+        assert_eq!(median(vec![9.0, 1.0, 5.0]), 5.0);
+    }
+}
