@@ -36,7 +36,7 @@ use x86defs::{SegmentAttributes, SegmentRegister, TableRegister, cr0, cr4, efer,
 
 /// What a guest boots from.
 #[derive(Debug, Clone, Copy)]
-pub struct LinuxInputs<'a> {
+pub struct LinuxInputs<'a, 'l> {
     /// bzImage or ELF kernel.
     pub kernel: &'a [u8],
     /// Initial RAM disk.
@@ -44,7 +44,7 @@ pub struct LinuxInputs<'a> {
     /// Command line, without terminator.
     pub cmdline: &'a str,
     /// RAM, VP count and root complexes for the memory map and the ACPI tables.
-    pub layout: &'a MemoryLayout,
+    pub layout: &'l MemoryLayout,
     /// The command line is a parameter area with `cmdline` as its initial data, so that a host may
     /// replace it: for images that go into a file.
     pub replaceable_cmdline: bool,
@@ -131,7 +131,7 @@ enum Entry {
 }
 
 /// The plan for a kernel: native, one boot processor.
-pub fn plan<'a>(inputs: &LinuxInputs<'a>) -> Result<LaunchPlan<'a>, LinuxError> {
+pub fn plan<'a>(inputs: &LinuxInputs<'a, '_>) -> Result<LaunchPlan<'a>, LinuxError> {
     let layout = inputs.layout;
     let low_ram = low_ram(layout)?;
     let kernel = parse_kernel(inputs.kernel)?;
@@ -279,7 +279,7 @@ fn add_hand_over(
     Ok(())
 }
 
-fn add_cmdline<'a>(builder: &mut PlanBuilder<'a>, inputs: &LinuxInputs<'a>) -> Result<(), PlanError> {
+fn add_cmdline<'a>(builder: &mut PlanBuilder<'a>, inputs: &LinuxInputs<'a, '_>) -> Result<(), PlanError> {
     let origin = Origin::Host("linux command line");
     let text = Cow::Borrowed(inputs.cmdline.as_bytes());
     if !inputs.replaceable_cmdline {

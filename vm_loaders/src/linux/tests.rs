@@ -26,7 +26,7 @@ fn layout(ram: u64) -> MemoryLayout {
     }
 }
 
-fn inputs<'a>(kernel: &'a [u8], layout: &'a MemoryLayout) -> LinuxInputs<'a> {
+fn inputs<'a, 'l>(kernel: &'a [u8], layout: &'l MemoryLayout) -> LinuxInputs<'a, 'l> {
     LinuxInputs {
         kernel,
         initrd: None,
