@@ -6,6 +6,7 @@
 //! and `uefi_aarch64` here), encoding (`vm_loaders::igvm::encode`).
 
 mod flat;
+mod linux;
 mod map;
 mod platform;
 mod resources;
@@ -43,9 +44,9 @@ pub(crate) struct Args {
     /// Format version; 1 for x64 and 2 for aarch64 by default.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
     format: Option<u8>,
-    /// Platform of guests with isolation none.
-    #[arg(long, value_enum, default_value_t = PlatformChoice::Vsm)]
-    platform: PlatformChoice,
+    /// Platform of guests with isolation none; native for image linux and vsm for others by default.
+    #[arg(long, value_enum)]
+    platform: Option<PlatformChoice>,
 }
 
 /// A guest of a manifest, by its isolation.
@@ -76,17 +77,17 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let manifest = Manifest::parse(&name, &text).map_err(usage)?;
     let guests = select(&name, &manifest, &args.guest)?;
     let resources = Resources::read(&args.resource)?;
-    let plan = |guest: &&Guest| {
-        let place = |place, what| {
+    let mut plans: Vec<LaunchPlan<'_>> = Vec::new();
+    for guest in guests {
+        let refused = |(place, what)| {
             usage(ManifestError {
                 file: name.clone(),
                 place,
                 what,
             })
         };
-        guest_plan(&manifest, guest, &resources, args.platform).map_err(|(at, what)| place(at, what))
-    };
-    let plans: Vec<LaunchPlan<'_>> = guests.iter().map(plan).collect::<Result<_, _>>()?;
+        plans.push(guest_plan(manifest.arch, guest, &resources, args.platform).map_err(refused)?);
+    }
     let format = match (args.format, manifest.arch) {
         (Some(1), _) | (None, GuestArch::X64) => FormatVersion::V1,
         _ => FormatVersion::V2,
@@ -130,10 +131,10 @@ fn select<'m>(name: &str, manifest: &'m Manifest, wanted: &[GuestName]) -> Resul
 
 /// The plan of one guest, or what is wrong and where.
 fn guest_plan<'r>(
-    manifest: &Manifest,
-    guest: &Guest,
+    arch: GuestArch,
+    guest: &'r Guest,
     resources: &'r Resources,
-    platform: PlatformChoice,
+    platform: Option<PlatformChoice>,
 ) -> Result<LaunchPlan<'r>, (Place, String)> {
     if guest.isolation != IsolationType::None {
         let what = format!(
@@ -142,13 +143,13 @@ fn guest_plan<'r>(
         );
         return Err((guest.isolation_place, what));
     }
-    let plan = image_plan(manifest.arch, guest, resources).map_err(|what| (guest.image_place, what))?;
+    let plan = image_plan(arch, guest, resources).map_err(|what| (guest.image_place, what))?;
     platform::apply(plan, platform).map_err(|what| (guest.place, what))
 }
 
 fn image_plan<'r>(
     arch: GuestArch,
-    guest: &Guest,
+    guest: &'r Guest,
     resources: &'r Resources,
 ) -> Result<LaunchPlan<'r>, String> {
     if guest.max_vtl != 0 {
@@ -175,7 +176,8 @@ fn image_plan<'r>(
             uefi::plan(resources.get("uefi")?, config).map_err(|error| format!("resource uefi: {error}"))
         }
         Image::Flat(flat) => flat::plan(flat, resources),
-        Image::Linux(_) | Image::Openhcl(_) | Image::SnpLinuxDirect(_) => {
+        Image::Linux(image) => linux::plan(image, resources),
+        Image::Openhcl(_) | Image::SnpLinuxDirect(_) => {
             Err(format!("image {} cannot be built yet", guest.image.name()))
         }
     }

@@ -18,17 +18,23 @@ pub(super) enum PlatformChoice {
     Native,
 }
 
-/// The plan, made for VSM_ISOLATION, for the platform that was chosen.
-pub(super) fn apply(plan: LaunchPlan<'_>, choice: PlatformChoice) -> Result<LaunchPlan<'_>, String> {
+/// The plan for the platform that was chosen; without a choice, for the one that it was made for.
+pub(super) fn apply(plan: LaunchPlan<'_>, choice: Option<PlatformChoice>) -> Result<LaunchPlan<'_>, String> {
+    let is = plan.facts.isolation;
     match choice {
-        PlatformChoice::Vsm => Ok(plan),
-        PlatformChoice::Native if plan.facts.arch != Arch::X64 => {
+        None => Ok(plan),
+        Some(PlatformChoice::Vsm) if is == Isolation::Native => Err(
+            "platform vsm has no register for what this image hands over; use --platform native".to_owned(),
+        ),
+        Some(PlatformChoice::Vsm) => Ok(plan),
+        Some(PlatformChoice::Native) if plan.facts.arch != Arch::X64 => {
             Err("platform native exists on x64 only".to_owned())
         }
-        PlatformChoice::Native if !plan.relocatable.is_empty() => {
+        Some(PlatformChoice::Native) if !plan.relocatable.is_empty() => {
             Err("platform native cannot be relocatable; use --platform vsm".to_owned())
         }
-        PlatformChoice::Native => native(plan),
+        Some(PlatformChoice::Native) if is == Isolation::Native => Ok(plan),
+        Some(PlatformChoice::Native) => native(plan),
     }
 }
 

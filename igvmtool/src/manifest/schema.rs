@@ -131,6 +131,21 @@ pub(crate) enum UefiConfigType {
 pub(crate) struct LinuxImage {
     pub(crate) use_initrd: bool,
     pub(crate) command_line: String,
+    /// RAM that the kernel is told of, in 4 KiB pages; ours, because the zero page is part of the file.
+    #[serde(default = "default_linux_pages")]
+    pub(crate) memory_page_count: u64,
+    /// Processors in the kernel's tables; ours, for the same reason.
+    #[serde(default = "default_linux_processors")]
+    pub(crate) processor_count: u32,
+}
+
+/// 512 MiB.
+const fn default_linux_pages() -> u64 {
+    0x2_0000
+}
+
+const fn default_linux_processors() -> u32 {
+    1
 }
 
 /// `image.openhcl`.
@@ -175,7 +190,7 @@ impl Image {
             Self::Linux(_) | Self::Flat(_) | Self::SnpLinuxDirect(_) if aarch64 => {
                 Err(format!("image {} exists on x64 only", self.name()))
             }
-            Self::Linux(_) => Ok(()),
+            Self::Linux(linux) => linux.check(),
             Self::SnpLinuxDirect(direct) => direct.check(guest),
             Self::Flat(flat) => flat.check(),
         }
@@ -191,6 +206,23 @@ impl Image {
             Self::SnpLinuxDirect(_) => "snp_linux_direct",
             Self::Flat(_) => "flat",
         }
+    }
+}
+
+impl LinuxImage {
+    fn check(&self) -> Result<(), String> {
+        // 8 MiB hold what direct boot puts below the kernel; 4 TiB is more than any layout has.
+        if !(0x800..=1 << 30).contains(&self.memory_page_count) {
+            return Err(format!(
+                "linux memory_page_count is {}; it must be from 2048 to {}",
+                self.memory_page_count,
+                1u64 << 30
+            ));
+        }
+        if !(1..=255).contains(&self.processor_count) {
+            return Err(format!("linux processor_count is {}; it must be from 1 to 255", self.processor_count));
+        }
+        Ok(())
     }
 }
 
