@@ -11,5 +11,6 @@ mod command_lines;
 mod console;
 mod images;
 mod interop;
+mod linux;
 mod payloads_run;
 mod uefi;
