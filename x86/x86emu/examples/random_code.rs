@@ -31,7 +31,9 @@ struct World {
 
 impl Bus for World {
     fn ram(&mut self, gpn: u64) -> Option<RamPage> {
-        self.ram.page(gpn, gpn % 16 != 15)
+        // Page tables that change without invalidation may be seen early or late: not in comparisons.
+        let tables = self.quiet && (1..=5).contains(&gpn);
+        self.ram.page(gpn, gpn % 16 != 15 && !tables)
     }
     fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
         if self.quiet {
@@ -264,16 +266,16 @@ fn outcome(cpu: &Cpu, world: &World) -> (X86State, [u8; 512], Vec<u8>) {
 }
 
 /// Blocks of many instructions and blocks of one must come to the same state.
-fn compare_with_single_steps(seed: u64, n: u64) -> Result<(), String> {
+fn compare_with_single_steps(seed: u64, n: u64, budget: u64) -> Result<(), String> {
     let (mut whole, mut world) = case(seed, n);
     world.quiet = true;
-    let exit = whole.run(&mut world, BUDGET);
+    let exit = whole.run(&mut world, budget);
     let want = outcome(&whole, &world);
     let (mut stepped, mut world) = case(seed, n);
     world.quiet = true;
     let mut last = Exit::Budget;
     // Deliveries of exceptions use up budget without retiring anything.
-    for _ in 0..BUDGET * 4 {
+    for _ in 0..budget * 4 {
         let there = stepped.retired() == whole.retired();
         if stepped.retired() > whole.retired() || there && outcome(&stepped, &world) == want {
             break;
@@ -316,8 +318,10 @@ fn main() {
             eprintln!("case {n}");
         }
         retired += run_with_events(seed, n, &mut exits);
-        if let Err(what) = compare_with_single_steps(seed, n) {
-            println!("{what}");
+        if compare_with_single_steps(seed, n, BUDGET).is_err() {
+            // The shortest run that shows it.
+            let first = (1..=BUDGET).find_map(|b| compare_with_single_steps(seed, n, b).err());
+            println!("{}", first.unwrap_or_default());
             std::process::exit(1);
         }
     }

@@ -156,8 +156,10 @@ pub(crate) struct Core {
     pub context: u64,
     /// The block boundary must look at events.
     pub recheck: bool,
-    /// Interrupts and traps wait for one more instruction.
-    pub shadow: bool,
+    /// The value of `icount` at which interrupts wait for one more instruction (behind STI and MOV SS).
+    pub shadow_at: u64,
+    /// The same for single-step traps (behind MOV SS).
+    pub trap_shadow_at: u64,
     /// An interrupt may be pending at the bus.
     pub irq_hint: bool,
     pub nmi_pending: bool,
@@ -429,7 +431,8 @@ impl Core {
             epoch: 0,
             context: 0,
             recheck: true,
-            shadow: false,
+            shadow_at: u64::MAX,
+            trap_shadow_at: u64::MAX,
             irq_hint: true,
             nmi_pending: false,
             nmi_masked: false,
@@ -541,7 +544,7 @@ impl Core {
             () => s.ss.attributes.dpl(),
         };
         self.halted = false;
-        self.shadow = false;
+        self.shadow_at = u64::MAX;
         self.set_rflags(s.rflags);
         self.update_all();
     }

@@ -474,11 +474,8 @@ impl Cpu {
             c.recheck = true;
             return Some(Exit::Budget);
         }
-        let stepping = c.sys & rflags::TF != 0 || self.trace_instructions;
-        if std::mem::take(&mut c.shadow) && (c.irq_hint || c.nmi_pending || stepping) && !c.halted {
-            return self.one(bus);
-        }
-        if c.nmi_pending && !c.nmi_masked {
+        let shadowed = c.icount == c.shadow_at && !c.halted;
+        if !shadowed && c.nmi_pending && !c.nmi_masked {
             c.nmi_pending = false;
             c.nmi_masked = true;
             c.halted = false;
@@ -488,7 +485,7 @@ impl Cpu {
             };
             return self.raise(bus, fault, Source::External);
         }
-        if c.irq_hint && c.sys & rflags::IF != 0 {
+        if !shadowed && c.irq_hint && c.sys & rflags::IF != 0 {
             bus.at_instruction(c.icount);
             if let Some(v) = bus.take_interrupt() {
                 c.halted = false;
@@ -507,15 +504,16 @@ impl Cpu {
             c.recheck = true;
             return Some(Exit::Hlt);
         }
-        c.recheck = stepping;
-        if !stepping {
+        let trap = c.sys & rflags::TF != 0;
+        c.recheck = trap || self.trace_instructions || shadowed && (c.irq_hint || c.nmi_pending);
+        if !c.recheck {
             return None;
         }
-        let trap = c.sys & rflags::TF != 0;
         let retired = c.icount;
         let exit = self.one(bus);
-        if exit.is_none() && trap && self.core.icount != retired && !self.core.shadow {
-            self.core.dr[4] |= 1 << 14;
+        let c = &mut *self.core;
+        if exit.is_none() && trap && c.icount != retired && c.icount != c.trap_shadow_at {
+            c.dr[4] |= 1 << 14;
             let fault = Fault {
                 vector: vector::DB,
                 error: None,

@@ -71,6 +71,7 @@ impl Core {
         if v == vector::PF && source == Source::Fault {
             self.cr2 = self.fault_la;
         }
+        self.shadow_at = u64::MAX;
         let single = std::mem::replace(&mut self.single, true);
         let done = if !self.is_protected() {
             self.deliver_real(bus, v)

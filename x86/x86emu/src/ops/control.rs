@@ -25,6 +25,11 @@ impl Core {
         };
         if bad { self.gp(0) } else { Ok(rip) }
     }
+    /// Interrupts wait for the instruction behind `u`.
+    pub(crate) fn shadow_after(&mut self, u: &Uop) {
+        self.shadow_at = self.icount + u64::from(u.idx) + 1;
+        self.recheck |= self.irq_hint || self.nmi_pending;
+    }
     #[inline(always)]
     fn jump(&mut self, u: &Uop, offset: u64) {
         self.gpr[RIP] = self.gpr[RIP].wrapping_add(offset) & ip_mask(u.size);
@@ -185,8 +190,7 @@ pub(crate) fn set_if(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
         c.sys &= !rflags::IF;
     } else if c.sys & rflags::IF == 0 {
         c.sys |= rflags::IF;
-        c.shadow = true;
-        c.recheck |= c.irq_hint || c.nmi_pending;
+        c.shadow_after(u);
     }
     Ok(())
 }

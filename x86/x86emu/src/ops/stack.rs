@@ -107,8 +107,8 @@ pub(crate) fn pop_seg(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let sp = old.wrapping_add(u.size.into()) & mask;
     c.gpr[4] = if mask == 0xFFFF { old & !0xFFFF | sp } else { sp };
     if usize::from(u.aux) == SS {
-        c.shadow = true;
-        c.recheck |= c.sys & rflags::TF != 0;
+        c.shadow_after(u);
+        c.trap_shadow_at = c.shadow_at;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use crate::bus::Bus;
 use crate::core::{Core, Flow, SS, Stop};
 use crate::uop::{MEM, Uop};
-use x86defs::{TableRegister, cr4, rflags};
+use x86defs::{TableRegister, cr4};
 
 impl Core {
     /// #GP(0) for SGDT and the like at CPL 3 with UMIP.
@@ -85,8 +85,8 @@ pub(crate) fn to_segment(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let v = c.rm_src(u, bus)? as u16;
     c.load_segment(bus, usize::from(u.aux % 6), v)?;
     if usize::from(u.aux) == SS {
-        c.shadow = true;
-        c.recheck |= c.sys & rflags::TF != 0;
+        c.shadow_after(u);
+        c.trap_shadow_at = c.shadow_at;
     }
     Ok(())
 }
