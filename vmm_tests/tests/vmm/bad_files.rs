@@ -456,7 +456,7 @@ fn uefi_payloads_that_cannot_start_are_refused() {
         images::add_processor(builder, Isolation::Vsm, 0x10_0000);
     });
     let no_processor = file("no-processor", &|builder| {
-        images::add_page(builder, 0x10_0000, vec![1])
+        images::add_page(builder, 0x10_0000, vec![1]);
     });
     let outside_ram = file("outside-ram", &|builder| {
         images::add_page(builder, 0x4000_0000, vec![1]);
