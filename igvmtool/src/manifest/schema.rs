@@ -220,7 +220,10 @@ impl LinuxImage {
             ));
         }
         if !(1..=255).contains(&self.processor_count) {
-            return Err(format!("linux processor_count is {}; it must be from 1 to 255", self.processor_count));
+            return Err(format!(
+                "linux processor_count is {}; it must be from 1 to 255",
+                self.processor_count
+            ));
         }
         Ok(())
     }

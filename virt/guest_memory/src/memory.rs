@@ -4,7 +4,9 @@
 use crate::dma::DmaMemory;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
+};
 
 const PAGE: u64 = 4096;
 /// Transparent huge pages only pay off for regions of at least this size.
@@ -14,7 +16,9 @@ const HUGE: u64 = 2 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// A range of the layout is empty, misaligned or wraps.
-    #[error("ram range at gpa {gpa:#x} with {len:#x} bytes is empty, not page aligned or wraps the address space")]
+    #[error(
+        "ram range at gpa {gpa:#x} with {len:#x} bytes is empty, not page aligned or wraps the address space"
+    )]
     BadRange {
         /// First byte.
         gpa: u64,
@@ -114,8 +118,17 @@ impl GuestMemory {
             len: end,
             reason: e.to_string(),
         })?;
-        let generations = regions.iter().map(|r| zeroed_generations((r.len / PAGE) as usize)).collect();
-        Ok(Self { inner: Arc::new(Inner { map, regions, generations }) })
+        let generations = regions
+            .iter()
+            .map(|r| zeroed_generations((r.len / PAGE) as usize))
+            .collect();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                map,
+                regions,
+                generations,
+            }),
+        })
     }
 
     /// The regions in ascending order.
@@ -125,24 +138,41 @@ impl GuestMemory {
 
     /// Whether `len` bytes from `gpa` are RAM (possibly over several adjacent regions).
     pub fn is_ram(&self, gpa: u64, len: u64) -> bool {
-        let Ok(len) = usize::try_from(len) else { return false };
+        let Ok(len) = usize::try_from(len) else {
+            return false;
+        };
         self.inner.map.check_range(GuestAddress(gpa), len)
     }
 
     /// Reads RAM; the whole range must be RAM.
     pub fn read(&self, gpa: u64, data: &mut [u8]) -> Result<(), MemoryError> {
-        let err = MemoryError::OutOfRange { gpa, len: data.len() as u64 };
-        self.inner.map.read_slice(data, GuestAddress(gpa)).map_err(|_| err)
+        let err = MemoryError::OutOfRange {
+            gpa,
+            len: data.len() as u64,
+        };
+        self.inner
+            .map
+            .read_slice(data, GuestAddress(gpa))
+            .map_err(|_| err)
     }
 
     /// Writes RAM and bumps the generations of the pages; the whole range must be RAM, else nothing is
     /// written.
     pub fn write(&self, gpa: u64, data: &[u8]) -> Result<(), MemoryError> {
         if !self.is_ram(gpa, data.len() as u64) {
-            return Err(MemoryError::OutOfRange { gpa, len: data.len() as u64 });
+            return Err(MemoryError::OutOfRange {
+                gpa,
+                len: data.len() as u64,
+            });
         }
-        let err = MemoryError::OutOfRange { gpa, len: data.len() as u64 };
-        self.inner.map.write_slice(data, GuestAddress(gpa)).map_err(|_| err)?;
+        let err = MemoryError::OutOfRange {
+            gpa,
+            len: data.len() as u64,
+        };
+        self.inner
+            .map
+            .write_slice(data, GuestAddress(gpa))
+            .map_err(|_| err)?;
         self.touched(gpa, data.len() as u64);
         Ok(())
     }
@@ -180,7 +210,11 @@ impl GuestMemory {
         let rc = unsafe { libc::madvise(host as *mut libc::c_void, len as usize, libc::MADV_DONTNEED) };
         if rc != 0 {
             let reason = std::io::Error::last_os_error().to_string();
-            return Err(MemoryError::Map { gpa: from, len, reason });
+            return Err(MemoryError::Map {
+                gpa: from,
+                len,
+                reason,
+            });
         }
         Ok(())
     }
@@ -193,11 +227,18 @@ impl GuestMemory {
     /// The page `gpn`, when it is RAM.
     pub fn page(&self, gpn: u64) -> Option<RamPage<'_>> {
         let gpa = gpn.checked_mul(PAGE)?;
-        let i = self.inner.regions.partition_point(|r| r.gpa <= gpa).checked_sub(1)?;
+        let i = self
+            .inner
+            .regions
+            .partition_point(|r| r.gpa <= gpa)
+            .checked_sub(1)?;
         let r = &self.inner.regions[i];
         let offset = gpa - r.gpa;
         let generation = self.inner.generations[i].get((offset / PAGE) as usize)?;
-        Some(RamPage { host: (r.host + offset as usize) as *mut u8, generation })
+        Some(RamPage {
+            host: (r.host + offset as usize) as *mut u8,
+            generation,
+        })
     }
 
     /// Bumps the generations of the pages that hold `len` bytes from `gpa`.
@@ -233,7 +274,8 @@ fn map_region(gpa: u64, len: u64) -> Result<(GuestRegionMmap, usize), MemoryErro
         // transparent huge pages refuses it, which is harmless.
         let _ = unsafe { libc::madvise(host as *mut libc::c_void, len as usize, libc::MADV_HUGEPAGE) };
     }
-    let region = GuestRegionMmap::new(region, GuestAddress(gpa)).ok_or_else(|| err("address overflow".into()))?;
+    let region =
+        GuestRegionMmap::new(region, GuestAddress(gpa)).ok_or_else(|| err("address overflow".into()))?;
     debug_assert_eq!(region.len(), len);
     Ok((region, host))
 }
@@ -261,7 +303,8 @@ mod tests {
         let m = GuestMemory::allocate(&[(0, 0x4000), (0x1_0000, 0x2000)]).unwrap();
         let pages = [0, 0x1000, 0x2000, 0x3000, 0x1_0000, 0x1_1000];
         pages.iter().for_each(|&gpa| m.write(gpa, &[1]).unwrap());
-        m.zero_except(&[(0x1_1000, u64::MAX - 0x1_1000), (0x1000, 0x1000), (0x1000, 0x800)]).unwrap();
+        m.zero_except(&[(0x1_1000, u64::MAX - 0x1_1000), (0x1000, 0x1000), (0x1000, 0x800)])
+            .unwrap();
         let left = pages.map(|gpa| {
             let mut b = [9];
             m.read(gpa, &mut b).unwrap();
@@ -291,8 +334,14 @@ mod tests {
 
     #[test]
     fn bad_layouts_are_refused() {
-        assert!(matches!(GuestMemory::allocate(&[(0, 0)]), Err(MemoryError::BadRange { .. })));
-        assert!(matches!(GuestMemory::allocate(&[(1, 0x1000)]), Err(MemoryError::BadRange { .. })));
+        assert!(matches!(
+            GuestMemory::allocate(&[(0, 0)]),
+            Err(MemoryError::BadRange { .. })
+        ));
+        assert!(matches!(
+            GuestMemory::allocate(&[(1, 0x1000)]),
+            Err(MemoryError::BadRange { .. })
+        ));
         assert!(matches!(
             GuestMemory::allocate(&[(0, 0x2000), (0x1000, 0x1000)]),
             Err(MemoryError::Overlap { gpa: 0x1000 })

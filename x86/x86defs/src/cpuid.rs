@@ -20,5 +20,7 @@ pub struct CpuidEntry {
 
 /// Finds the entry for `leaf` and `subleaf`; an entry without sub-leaves matches any.
 pub fn find(entries: &[CpuidEntry], leaf: u32, subleaf: u32) -> Option<&CpuidEntry> {
-    entries.iter().find(|e| e.leaf == leaf && e.subleaf.is_none_or(|s| s == subleaf))
+    entries
+        .iter()
+        .find(|e| e.leaf == leaf && e.subleaf.is_none_or(|s| s == subleaf))
 }

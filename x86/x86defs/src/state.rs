@@ -104,8 +104,9 @@ pub struct Mtrrs {
 }
 
 /// The MSR number of each entry of [`Mtrrs::fixed`].
-pub const FIXED_MTRR_MSRS: [u32; 11] =
-    [0x250, 0x258, 0x259, 0x268, 0x269, 0x26A, 0x26B, 0x26C, 0x26D, 0x26E, 0x26F];
+pub const FIXED_MTRR_MSRS: [u32; 11] = [
+    0x250, 0x258, 0x259, 0x268, 0x269, 0x26A, 0x26B, 0x26C, 0x26D, 0x26E, 0x26F,
+];
 
 /// Everything a loader can preset and a debugger can show of one virtual processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +171,12 @@ impl X86State {
     /// The state after RESET: real mode at F000:FFF0 with CS base 0xFFFF0000 (APM2 table 14-1).
     pub const fn reset() -> Self {
         const fn seg(selector: u16, base: u64, attributes: u32) -> SegmentRegister {
-            SegmentRegister { selector, attributes: SegmentAttributes(attributes), limit: 0xFFFF, base }
+            SegmentRegister {
+                selector,
+                attributes: SegmentAttributes(attributes),
+                limit: 0xFFFF,
+                base,
+            }
         }
         const DATA: SegmentRegister = seg(0, 0, 0x93);
         let mut gpr = [0; 16];
@@ -187,8 +193,14 @@ impl X86State {
             ss: DATA,
             tr: seg(0, 0, 0x8B),
             ldtr: seg(0, 0, 0x82),
-            gdtr: TableRegister { base: 0, limit: 0xFFFF },
-            idtr: TableRegister { base: 0, limit: 0xFFFF },
+            gdtr: TableRegister {
+                base: 0,
+                limit: 0xFFFF,
+            },
+            idtr: TableRegister {
+                base: 0,
+                limit: 0xFFFF,
+            },
             cr0: 0x6000_0010,
             cr2: 0,
             cr3: 0,
@@ -198,7 +210,11 @@ impl X86State {
             xcr0: 1,
             efer: 0,
             pat: super::msr::PAT_RESET,
-            mtrr: Mtrrs { def_type: 0, fixed: [0; 11], variable: [(0, 0); VARIABLE_MTRRS] },
+            mtrr: Mtrrs {
+                def_type: 0,
+                fixed: [0; 11],
+                variable: [(0, 0); VARIABLE_MTRRS],
+            },
             sysenter: (0, 0, 0),
             syscall: (0, 0, 0, 0),
             kernel_gs_base: 0,

@@ -25,11 +25,21 @@ pub struct VmsaField {
 }
 
 const fn field(name: &'static str, offset: usize, size: usize) -> VmsaField {
-    VmsaField { name, offset, size, settable: false }
+    VmsaField {
+        name,
+        offset,
+        size,
+        settable: false,
+    }
 }
 
 const fn settable(name: &'static str, offset: usize, size: usize) -> VmsaField {
-    VmsaField { name, offset, size, settable: true }
+    VmsaField {
+        name,
+        offset,
+        size,
+        settable: true,
+    }
 }
 
 /// SEV_FEATURES bits (APM2 table B-4; sections 15.36.7 ff).
@@ -203,7 +213,9 @@ pub const VMSA_FIELDS: &[VmsaField] = &[
 
 /// The field that holds byte `offset`, which must be below [`VMSA_SIZE`].
 pub fn field_at(offset: usize) -> Option<&'static VmsaField> {
-    let i = VMSA_FIELDS.partition_point(|f| f.offset <= offset).checked_sub(1)?;
+    let i = VMSA_FIELDS
+        .partition_point(|f| f.offset <= offset)
+        .checked_sub(1)?;
     VMSA_FIELDS.get(i).filter(|f| offset < f.offset + f.size)
 }
 
