@@ -5,6 +5,8 @@
 //! [`crate::config`], where every conflict has its own message. Options that OpenVMM has too are spelled
 //! as there. Not here: defaults that depend on other options, files, environment variables.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "doc comments are help texts, brackets included")]
+
 mod end_action;
 mod igvm;
 mod refused;
@@ -211,6 +213,9 @@ pub(crate) struct RunArgs {
     /// Print what would be launched and why, without starting; needs no hypervisor.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Wait for a debugger on this loopback port before the guest's first instruction.
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["dry_run", "paused"])]
+    pub(crate) gdb: Option<u16>,
     /// Write what the loader did as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
