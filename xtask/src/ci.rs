@@ -32,7 +32,8 @@ pub(crate) fn run() -> Result<()> {
             "--no-deps",
             "--document-private-items",
         ])
-        .env("RUSTDOCFLAGS", "-D warnings")
+        // Private items are documented too, so links to them work.
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")
         .run()
     });
     stages.run("tools", || {
