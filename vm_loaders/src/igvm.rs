@@ -18,7 +18,7 @@
 //! # }
 //! ```
 //!
-//! The other direction is [`encode`]: plans become a file. `--igvm-vtl2-relocation-type` is parsed by
+//! The other direction is [`encode()`]: plans become a file. `--igvm-vtl2-relocation-type` is parsed by
 //! [`Vtl2Relocation`]; [`File::plan_at`] moves an image.
 //!
 //! Always true: [`File`] is lossless (`write(read(bytes)) == bytes`), [`File::plan`] is the only
