@@ -9,7 +9,7 @@
 use crate::ending::{Cause, Ended, HaltReason};
 use crate::power::PowerPort;
 use crate::registers;
-use crate::rpc::{MAX_MEMORY_READ, MemoryRange, Request, Requests, VerbError};
+use crate::rpc::{DebugRequest, DebugStop, MAX_MEMORY_READ, MemoryRange, OnVp, Request, Requests, VerbError};
 use crate::timer_thread::TimerThread;
 use crate::vp_thread::{Event, VpThread};
 use guest_memory::GuestMemory;
@@ -17,7 +17,7 @@ use openvmm_defs::{EndAction, EndActions, GpaRange};
 use std::fmt::Write;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
-use virt::{Clock, Partition, VpSignals};
+use virt::{Clock, Partition, VpSignals, VpStop};
 
 /// Most bytes of an error range that a crash report shows.
 const ERROR_RANGE_SHOWN: u64 = 512;
@@ -74,6 +74,8 @@ pub(crate) async fn run(vm: Vm<'_>, mut requests: Requests) -> anyhow::Result<En
         state: State::Created,
         in_guest: 0,
         cause: None,
+        debugged: false,
+        debug_stop: None,
     };
     let ended = worker.serve(&mut requests).await;
     // Whatever happened, no VP may run on while the process winds down.
@@ -92,6 +94,10 @@ struct Worker<'l> {
     in_guest: usize,
     /// Why the guest stopped by itself; the first cause of a run.
     cause: Option<Cause>,
+    /// A debugger is attached.
+    debugged: bool,
+    /// What the debugger has to be told.
+    debug_stop: Option<DebugStop>,
 }
 
 impl Worker<'_> {
@@ -130,6 +136,9 @@ impl Worker<'_> {
             Event::Power(request) => Some(Cause::from(request)),
             Event::Stopped(result) => {
                 self.in_guest = self.in_guest.saturating_sub(1);
+                if let Ok(VpStop::Breakpoint { vp }) = result {
+                    self.debug_stop = Some(DebugStop::Breakpoint(vp));
+                }
                 Cause::of_stop(result)
             }
         };
@@ -177,14 +186,21 @@ impl Worker<'_> {
             Some(Cause::Host(error)) => return Err(error.into()),
             Some(Cause::Guest(reason)) => reason,
             None => {
-                if was_running {
+                if was_running && self.debug_stop.is_none() {
                     self.enter_guest();
                 }
                 return Ok(None);
             }
         };
         match &reason {
-            HaltReason::Crash(how) => tracing::error!("{}", self.crash_report(how).await?),
+            HaltReason::Crash(how) => {
+                tracing::error!("{}", self.crash_report(how).await?);
+                if self.debugged {
+                    // The debugger looks at it first; going on crashes again.
+                    self.debug_stop = Some(DebugStop::Crashed);
+                    return Ok(None);
+                }
+            }
             _ => tracing::info!("{reason}"),
         }
         match action(&reason, &self.vm.on) {
@@ -243,6 +259,7 @@ impl Worker<'_> {
                 let answer = self.read_memory(call.input);
                 call.answer(answer);
             }
+            Request::Debugger(request) => self.debugger(request),
             Request::Stop(call) => {
                 let code = call.input;
                 call.answer(Ok(()));
@@ -252,7 +269,41 @@ impl Worker<'_> {
         Ok(None)
     }
 
+    fn debugger(&mut self, request: DebugRequest) {
+        match request {
+            DebugRequest::WriteMemory(call) => {
+                let (gpa, bytes) = &call.input;
+                let answer = self.vm.memory.write(*gpa, bytes).map_err(VerbError::from);
+                call.answer(answer);
+            }
+            DebugRequest::OnVp(call) => {
+                let (job, call) = call.take();
+                call.answer(self.on_vp(job));
+            }
+            DebugRequest::Attach(call) => {
+                self.debugged = call.input;
+                self.debug_stop = None;
+                call.answer(Ok(()));
+            }
+            DebugRequest::TakeStop(call) => {
+                let stop = self.debug_stop.take();
+                call.answer(Ok(stop));
+            }
+        }
+    }
+
+    /// Hands a job to the thread of its VP; the job answers for itself.
+    fn on_vp(&mut self, work: OnVp) -> Result<(), VerbError> {
+        if self.state == State::Running {
+            return Err(VerbError::Running);
+        }
+        let thread = self.vm.threads.iter().find(|t| t.vps().contains(&work.vp));
+        thread.ok_or(VerbError::NoSuchVp(work.vp))?.with(work.job);
+        Ok(())
+    }
+
     fn resume(&mut self) -> Result<(), VerbError> {
+        self.debug_stop = None;
         match &self.state {
             State::Running => Err(VerbError::Running),
             State::Halted(reason) => Err(VerbError::Halted(reason.to_string())),

@@ -11,7 +11,7 @@ use x86defs::paging::{PAGE_BYTES, PAGE_SIZE};
 
 /// Applies `plan`.
 pub(crate) fn apply(plan: &BoundPlan<'_>, mut target: Box<dyn LaunchTarget + '_>) -> anyhow::Result<()> {
-    for import in plan.imports() {
+    for import in plan.runs() {
         import_pages(&import, &mut *target).with_context(|| import.origin.to_string())?;
     }
     for (context, origin) in plan.plan().vp_contexts() {

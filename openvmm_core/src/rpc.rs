@@ -4,8 +4,10 @@
 //! Always true: each verb has one request type and one answer type; a client may live on any thread and
 //! blocks only for its own answer. Not here: what the verbs do ([`crate::dispatch`]).
 
+use crate::vp_thread::Job;
 use guest_memory::MemoryError;
 use tokio::sync::{mpsc, oneshot};
+use virt::{Runner, VpIndex};
 
 /// Most bytes that one memory read returns.
 pub const MAX_MEMORY_READ: u64 = 1 << 20;
@@ -24,6 +26,8 @@ pub enum VerbError {
     TooLong(u64),
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    #[error("there is no vp {0}")]
+    NoSuchVp(VpIndex),
     #[error("the vm is gone")]
     Gone,
 }
@@ -36,6 +40,12 @@ pub(crate) struct Call<I, O> {
 }
 
 impl<I, O> Call<I, O> {
+    /// Takes the input out.
+    pub(crate) fn take(self) -> (I, Call<(), O>) {
+        let Self { input, reply } = self;
+        (input, Call { input: (), reply })
+    }
+
     /// Answers; a client that has gone away does not mind.
     pub(crate) fn answer(self, output: O) {
         let _ = self.reply.send(output);
@@ -55,8 +65,43 @@ pub(crate) enum Request {
     Inspect(Verb<(), String>),
     ReadMemory(Verb<MemoryRange, Vec<u8>>),
     Dump(Verb<(), String>),
+    /// What only a debugger asks.
+    Debugger(DebugRequest),
     /// Ends the VM with this exit code.
     Stop(Verb<u8, ()>),
+}
+
+/// What only a debugger asks.
+#[derive(Debug)]
+pub(crate) enum DebugRequest {
+    WriteMemory(Verb<(u64, Vec<u8>), ()>),
+    /// Does something with a stopped VP's runner, on its thread.
+    OnVp(Verb<OnVp, ()>),
+    /// A debugger is attached: crashes pause instead of ending the VM.
+    Attach(Verb<bool, ()>),
+    /// Why the guest stopped for the debugger since the last call.
+    TakeStop(Verb<(), Option<DebugStop>>),
+}
+
+/// A job for the thread that runs `vp`.
+pub(crate) struct OnVp {
+    pub(crate) vp: VpIndex,
+    pub(crate) job: Job,
+}
+
+impl std::fmt::Debug for OnVp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "job on vp {}", self.vp)
+    }
+}
+
+/// Why a guest under a debugger stopped by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DebugStop {
+    /// A VP is at a breakpoint.
+    Breakpoint(VpIndex),
+    /// The guest crashed; its state can be read.
+    Crashed,
 }
 
 /// Bytes to read.
@@ -121,6 +166,40 @@ impl VmClient {
     /// Registers of all VPs and the code at their instruction pointers, as text.
     pub fn dump(&self) -> Result<String, VerbError> {
         self.call((), Request::Dump)
+    }
+
+    /// Writes guest RAM.
+    pub fn write_memory(&self, gpa: u64, bytes: Vec<u8>) -> Result<(), VerbError> {
+        self.call((gpa, bytes), |verb| {
+            Request::Debugger(DebugRequest::WriteMemory(verb))
+        })
+    }
+
+    /// Does `work` with the runner of a VP, on its thread. The guest must be stopped.
+    pub fn on_vp<T: Send + 'static>(
+        &self,
+        vp: VpIndex,
+        work: impl FnOnce(&mut dyn Runner) -> T + Send + 'static,
+    ) -> Result<T, VerbError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |runner| {
+            // A client that has gone away does not mind.
+            let _ = reply.send(work(runner));
+        });
+        self.call(OnVp { vp, job }, |verb| {
+            Request::Debugger(DebugRequest::OnVp(verb))
+        })?;
+        answer.blocking_recv().map_err(|_| VerbError::Gone)
+    }
+
+    /// Says that a debugger is attached, or no longer is. While one is, a crash pauses the guest.
+    pub fn set_debugged(&self, attached: bool) -> Result<(), VerbError> {
+        self.call(attached, |verb| Request::Debugger(DebugRequest::Attach(verb)))
+    }
+
+    /// Why the guest stopped for the debugger since the last call; `None` while it has not.
+    pub fn debug_stop(&self) -> Result<Option<DebugStop>, VerbError> {
+        self.call((), |verb| Request::Debugger(DebugRequest::TakeStop(verb)))
     }
 
     /// Ends the VM; the process is to exit with `code`.

@@ -26,8 +26,11 @@ pub(crate) enum Event {
 enum Command {
     Run,
     Reset(oneshot::Sender<Result<(), RunError>>),
-    State(VpIndex, oneshot::Sender<Result<X86State, RunError>>),
+    With(Job),
 }
+
+/// Something to do with a runner on its own thread.
+pub(crate) type Job = Box<dyn FnOnce(&mut dyn Runner) + Send>;
 
 /// A runner on its thread.
 pub(crate) struct VpThread {
@@ -72,8 +75,15 @@ impl VpThread {
     /// Registers of one of its VPs.
     pub(crate) async fn state(&self, vp: VpIndex) -> Result<X86State, RunError> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.commands.send(Command::State(vp, reply));
+        self.with(Box::new(move |runner| {
+            let _ = reply.send(runner.state(vp));
+        }));
         answer.await.unwrap_or_else(|_| Err(self.dead()))
+    }
+
+    /// Does `job` on the thread, which must not be in its run call. A dead thread drops it.
+    pub(crate) fn with(&self, job: Job) {
+        let _ = self.commands.send(Command::With(job));
     }
 
     /// Ends the thread, which must not be in its run call.
@@ -120,9 +130,7 @@ fn serve(mut runner: Box<dyn Runner>, inbox: &mpsc::Receiver<Command>, events: U
             Command::Reset(reply) => {
                 let _ = reply.send(runner.reset());
             }
-            Command::State(vp, reply) => {
-                let _ = reply.send(runner.state(vp));
-            }
+            Command::With(job) => job(&mut *runner),
         }
     }
     notice.expected = true;

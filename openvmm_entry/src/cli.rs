@@ -5,7 +5,10 @@
 //! [`crate::config`], where every conflict has its own message. Options that OpenVMM has too are spelled
 //! as there. Not here: defaults that depend on other options, files, environment variables.
 
-#![allow(rustdoc::broken_intra_doc_links, reason = "doc comments are help texts, brackets included")]
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "doc comments are help texts, brackets included"
+)]
 
 mod end_action;
 mod igvm;

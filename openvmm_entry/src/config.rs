@@ -35,6 +35,8 @@ pub(crate) struct Launch {
     pub(crate) dry_run: bool,
     /// `--report`.
     pub(crate) report: Option<PathBuf>,
+    /// `--gdb`.
+    pub(crate) gdb: Option<u16>,
 }
 
 /// Reads an environment variable.
@@ -96,6 +98,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         hypervisor: cli.machine.hypervisor,
         dry_run: cli.run.dry_run,
         report: cli.run.report,
+        gdb: cli.run.gdb,
     })
 }
 

@@ -10,6 +10,7 @@ mod backends;
 mod cli;
 mod config;
 mod console;
+mod gdb;
 mod logging;
 mod run;
 mod serial;

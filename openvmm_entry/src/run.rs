@@ -3,6 +3,7 @@
 
 use crate::backends;
 use crate::config::Launch;
+use crate::gdb;
 use crate::serial::Ports;
 use crate::signals;
 use crate::terminal::RawTerminal;
@@ -20,6 +21,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
         hypervisor,
         dry_run: dry,
         report,
+        gdb: gdb_port,
     } = launch;
     if dry {
         print!(
@@ -36,7 +38,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
         .com
         .contains(&SerialBackend::Console)
         .then(RawTerminal::enter);
-    let paused = config.paused;
+    let (paused, vp_count) = (config.paused, config.processors);
     let worker = spawn(
         VmOptions {
             config,
@@ -47,7 +49,9 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
         },
         requests,
     )?;
-    if paused {
+    if let Some(port) = gdb_port {
+        gdb::listen(port, vp_count, client.clone())?;
+    } else if paused {
         tracing::info!("the guest is paused; Ctrl-Q opens the prompt, resume starts it");
     } else if let Err(error) = client.start()
         // A launch that failed has its own error.

@@ -138,6 +138,11 @@ impl Guest {
         self.wait_until(|| self.stderr.0.text().contains(text));
     }
 
+    /// What came on stderr so far.
+    pub(crate) fn stderr_text(&self) -> String {
+        self.stderr.0.text()
+    }
+
     /// Waits for the process to end by itself.
     pub(crate) fn wait_end(mut self) -> End {
         let mut status = None;

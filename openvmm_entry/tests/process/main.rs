@@ -2,6 +2,7 @@
 //! The binary from outside: exit codes, streams, the prompt, the terminal. A small guest of its own
 //! follows keys (see `image`), so every way to end is at hand.
 
+mod debugger;
 mod guest;
 mod image;
 mod terminal;

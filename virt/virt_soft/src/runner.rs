@@ -265,7 +265,9 @@ impl Runner for SoftRunner {
     fn set_state(&mut self, vp: VpIndex, state: &X86State) -> Result<(), RunError> {
         let this = self.vp(vp)?;
         this.cpu.set_state(state);
-        this.activity = Activity::Running;
+        if this.activity == Activity::Halted {
+            this.activity = Activity::Running;
+        }
         self.shared.bus.set_cr8(vp, state.cr8 as u8);
         Ok(())
     }
@@ -311,12 +313,16 @@ impl VpDebug for SoftRunner {
     /// The VP's events are taken first, so that a step can enter an interrupt handler; one in HLT or
     /// wait-for-SIPI stays there.
     fn step(&mut self, vp: VpIndex) -> Result<VpStop, RunError> {
-        self.vp(vp)?;
+        let before = self.vp(vp)?.cpu.retired();
         self.fire_due();
-        let limit = 1;
-        Ok(match self.turn(vp, limit) {
-            Err(stop) => stop,
-            Ok(_) => VpStop::Stepped { vp },
-        })
+        // A kick that was pending (the stop before the step) ends the first turn before its instruction.
+        for _ in 0..2 {
+            match self.turn(vp, 1) {
+                Err(stop) => return Ok(stop),
+                Ok(ran) if !ran || self.vp(vp)?.cpu.retired() != before => break,
+                Ok(_) => {}
+            }
+        }
+        Ok(VpStop::Stepped { vp })
     }
 }
