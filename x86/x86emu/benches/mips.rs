@@ -5,39 +5,11 @@
 //! `--quick`).
 
 use x86defs::{SegmentAttributes, SegmentRegister, X86State};
-use x86emu::{Bus, CodeMap, Config, Cpu, Exit, MsrFault, RamPage};
+use x86emu::{CodeMap, Config, Cpu, Exit};
 
-#[path = "../examples/shared/ram.rs"]
-mod ram;
-use ram::Ram;
-
-struct World(Ram);
-
-impl Bus for World {
-    fn ram(&mut self, gpn: u64) -> Option<RamPage> {
-        self.0.page(gpn, true)
-    }
-    fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
-        data.fill(0xFF);
-    }
-    fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {}
-    fn port_in(&mut self, _port: u16, _size: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _port: u16, _size: u8, _value: u32) {}
-    fn read_msr(&mut self, _msr: u32) -> Result<u64, MsrFault> {
-        Err(MsrFault)
-    }
-    fn write_msr(&mut self, _msr: u32, _value: u64) -> Result<(), MsrFault> {
-        Err(MsrFault)
-    }
-    fn take_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-}
+#[path = "../examples/shared/plain.rs"]
+mod plain;
+use plain::{Plain, Ram, cpu_seconds};
 
 const START: u64 = 0x10_0000;
 
@@ -106,7 +78,7 @@ fn mips(code: &[u8], count: u64) -> f64 {
     s.gpr = [0; 16];
     s.gpr[4] = 0x20_0000;
     (s.gpr[6], s.gpr[7]) = (0x22_0000, 0x24_0000);
-    let mut world = World(ram);
+    let mut world = Plain(ram);
     let mut best: f64 = 0.0;
     for _ in 0..3 {
         let mut cpu = Cpu::new(Config {
@@ -115,9 +87,9 @@ fn mips(code: &[u8], count: u64) -> f64 {
             code: CodeMap::new(4 << 20),
         });
         cpu.set_state(&s);
-        let start = ram::cpu_seconds();
+        let start = cpu_seconds();
         let exit = cpu.run(&mut world, count);
-        let t = ram::cpu_seconds() - start;
+        let t = cpu_seconds() - start;
         assert_eq!((exit, cpu.retired()), (Exit::Budget, count));
         best = best.max(count as f64 / t / 1e6);
     }

@@ -11,16 +11,16 @@
 use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic as M, OpKind, Register};
 use std::collections::BTreeMap;
 use x86defs::{SegmentAttributes, SegmentRegister, X86State};
-use x86emu::{Bus, CodeMap, Config, Cpu, Exit, MsrFault, RamPage};
+use x86emu::{CodeMap, Config, Cpu, Exit};
 
 #[path = "shared/host.rs"]
 mod host;
-#[path = "shared/ram.rs"]
-mod ram;
+#[path = "shared/plain.rs"]
+mod plain;
 #[path = "shared/random.rs"]
 mod random;
 use host::{CODE, DATA, DATA_LEN, Host, INSTRUCTION, Registers};
-use ram::Ram;
+use plain::{Plain, Ram};
 use random::Random;
 
 /// Executions with one encoding.
@@ -28,34 +28,6 @@ const PER_ENCODING: u64 = 50;
 /// Guest physical address of the area that is linear CODE; page tables lie before it.
 const AREA: usize = 0x10_0000;
 const STATUS: u64 = 0x8D5;
-
-struct World(Ram);
-
-impl Bus for World {
-    fn ram(&mut self, gpn: u64) -> Option<RamPage> {
-        self.0.page(gpn, true)
-    }
-    fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
-        data.fill(0xFF);
-    }
-    fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {}
-    fn port_in(&mut self, _port: u16, _size: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _port: u16, _size: u8, _value: u32) {}
-    fn read_msr(&mut self, _msr: u32) -> Result<u64, MsrFault> {
-        Err(MsrFault)
-    }
-    fn write_msr(&mut self, _msr: u32, _value: u64) -> Result<(), MsrFault> {
-        Err(MsrFault)
-    }
-    fn take_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-}
 
 /// 64-bit user mode, linear CODE onwards mapped to AREA.
 fn user_state(ram: &mut Ram) -> X86State {
@@ -349,7 +321,7 @@ fn fpu_state(r: &mut Random, fx: &mut [u8; 512]) {
 }
 
 struct Rig {
-    world: World,
+    world: Plain,
     cpu: Cpu,
     base: X86State,
     host: Host,
@@ -369,7 +341,7 @@ impl Rig {
             code: CodeMap::new(0x20_0000),
         };
         Self {
-            world: World(ram),
+            world: Plain(ram),
             cpu: Cpu::new(config),
             base,
             host: Host::new(),
@@ -471,15 +443,7 @@ impl Rig {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let number = |name: &str, default: u64| {
-        let v = args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
-        v.map_or(default, |v| v.parse().expect("a number"))
-    };
-    let (seed, first, count) = (
-        number("--seed", 1),
-        number("--first", 0),
-        number("--count", 1_000_000),
-    );
+    let (seed, first, count) = random::cases(&args, 1_000_000);
     let keep_going = args.iter().any(|a| a == "--keep-going");
     let verbose = args.iter().any(|a| a == "--verbose");
     let mut rig = Rig::new();

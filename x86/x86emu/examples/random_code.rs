@@ -301,15 +301,7 @@ fn compare_with_single_steps(seed: u64, n: u64, budget: u64) -> Result<(), Strin
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let number = |name: &str, default: u64| {
-        let v = args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
-        v.map_or(default, |v| v.parse().expect("a number"))
-    };
-    let (seed, first, count) = (
-        number("--seed", 1),
-        number("--first", 0),
-        number("--count", 10_000),
-    );
+    let (seed, first, count) = random::cases(&args, 10_000);
     let verbose = args.iter().any(|a| a == "--verbose");
     let mut exits = [0u64; 5];
     let mut retired = 0;

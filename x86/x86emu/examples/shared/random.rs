@@ -1,6 +1,20 @@
 // SPDX-License-Identifier: MIT
 //! Reproducible random operands, with the values where instructions have their corners.
 
+/// `--seed`, `--first` and `--count` from the command line.
+#[allow(dead_code)]
+pub(crate) fn cases(args: &[String], count: u64) -> (u64, u64, u64) {
+    let number = |name: &str, default: u64| {
+        let v = args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
+        v.map_or(default, |v| v.parse().expect("a number"))
+    };
+    (
+        number("--seed", 1),
+        number("--first", 0),
+        number("--count", count),
+    )
+}
+
 /// xorshift64* generator.
 pub(crate) struct Random(u64);
 

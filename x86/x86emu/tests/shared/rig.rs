@@ -103,6 +103,30 @@ pub(crate) fn segment(selector: u16, attributes: u32) -> SegmentRegister {
     }
 }
 
+/// Kernel mode at [`CODE`] with the tables of [`Rig::tables`].
+fn kernel_state(cs: SegmentRegister, idt_limit: u16) -> X86State {
+    let mut s = X86State::reset();
+    let data = segment(0x10, 0xC093);
+    (s.ds, s.es, s.ss, s.fs, s.gs) = (data, data, data, data, data);
+    s.cs = cs;
+    s.tr = SegmentRegister {
+        limit: 0x67,
+        base: 0x1800,
+        ..segment(0x30, 0x8B)
+    };
+    s.gdtr = TableRegister {
+        base: 0x1000,
+        limit: 0x47,
+    };
+    s.idtr = TableRegister {
+        base: 0x2000,
+        limit: idt_limit,
+    };
+    s.rip = CODE;
+    s.gpr[4] = 0x7000;
+    s
+}
+
 impl Rig {
     /// A processor in reset state with `code` at [`CODE`].
     pub(crate) fn new(code: &[u8]) -> Self {
@@ -183,30 +207,11 @@ impl Rig {
         }
         rig.put64(0x1800 + 4, 0x7000);
         rig.put64(0x1800 + 0x24, 0x6800);
-        let mut s = X86State::reset();
-        s.cs = segment(8, 0xA09B);
-        let data = segment(0x10, 0xC093);
-        (s.ds, s.es, s.ss, s.fs, s.gs) = (data, data, data, data, data);
-        s.tr = SegmentRegister {
-            selector: 0x30,
-            attributes: SegmentAttributes(0x8B),
-            limit: 0x67,
-            base: 0x1800,
-        };
-        s.gdtr = TableRegister {
-            base: 0x1000,
-            limit: 0x47,
-        };
-        s.idtr = TableRegister {
-            base: 0x2000,
-            limit: 0xFFF,
-        };
+        let mut s = kernel_state(segment(8, 0xA09B), 0xFFF);
         s.cr0 = 0x8001_0033;
         s.cr3 = 0x1_0000;
         s.cr4 = 0x620;
         s.efer = 0xD01;
-        s.rip = CODE;
-        s.gpr[4] = 0x7000;
         rig.cpu.set_state(&s);
         rig
     }
@@ -220,28 +225,9 @@ impl Rig {
         }
         rig.put32(0x1804, 0x7000);
         rig.put32(0x1808, 0x10);
-        let mut s = X86State::reset();
-        s.cs = segment(0x40, 0xC09B);
-        let data = segment(0x10, 0xC093);
-        (s.ds, s.es, s.ss, s.fs, s.gs) = (data, data, data, data, data);
-        s.tr = SegmentRegister {
-            selector: 0x30,
-            attributes: SegmentAttributes(0x8B),
-            limit: 0x67,
-            base: 0x1800,
-        };
-        s.gdtr = TableRegister {
-            base: 0x1000,
-            limit: 0x47,
-        };
-        s.idtr = TableRegister {
-            base: 0x2000,
-            limit: 0x7FF,
-        };
+        let mut s = kernel_state(segment(0x40, 0xC09B), 0x7FF);
         s.cr0 = 0x33;
         s.cr4 = 0x600;
-        s.rip = CODE;
-        s.gpr[4] = 0x7000;
         rig.cpu.set_state(&s);
         rig
     }
