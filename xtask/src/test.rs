@@ -76,12 +76,14 @@ pub(crate) fn run_tests(scope: &[String]) -> Result<()> {
             &tools::cargo_root().join("bin").display().to_string(),
         );
     if runner == "libtest" {
-        cmd = cmd.args(["--lib", "--bins", "--tests", "--", "--show-output"]);
+        cmd = cmd.args(["--tests", "--", "--show-output"]);
     }
     let record = workspace::target_dir().join("nextest/default/junit.xml");
     remove_old(&record)?;
     let (passed, held, printed) = stream(cmd)?;
     let recorded = std::fs::read_to_string(&record).unwrap_or_default();
+    let mut held = held;
+    held.extend(libtest_summary(&printed));
     let skips = skip_lines(&[recorded, printed].concat());
     for skip in &skips {
         println!("{skip}");
@@ -140,24 +142,83 @@ fn stream(cmd: Cmd) -> Result<(bool, Vec<String>, String)> {
     Ok((status.success(), held, printed))
 }
 
-/// The lines that tests print when they cannot run here, each once.
+/// The sum of the summaries that libtest prints per binary; nothing for a runner with one of its own.
+fn libtest_summary(printed: &str) -> Option<String> {
+    let mut sums = [0_u64; 3];
+    let mut binaries = 0;
+    for line in printed.lines().filter(|line| line.starts_with("test result: ")) {
+        binaries += 1;
+        for (sum, word) in sums.iter_mut().zip(["passed", "failed", "ignored"]) {
+            let before = line
+                .split(&format!(" {word}"))
+                .next()
+                .and_then(|text| text.rsplit(' ').next());
+            *sum += before.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    let [passed, failed, ignored] = sums;
+    (binaries > 0).then(|| {
+        format!("Summary: {passed} passed, {failed} failed, {ignored} ignored in {binaries} binaries")
+    })
+}
+
+/// One line per test that skipped itself: its name and its reason.
 fn skip_lines(text: &str) -> BTreeSet<String> {
-    text.lines()
-        .filter_map(|line| Some(line[line.find("skipped: ")?..].to_owned()))
-        .filter(|line| line.matches(": ").count() >= 2)
-        .map(|line| line.split("</").next().unwrap_or_default().trim_end().to_owned())
-        .collect()
+    let mut test = "";
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        // The record's and libtest's own way to say whose output follows.
+        if let Some((_, rest)) = line.split_once("<testcase name=\"") {
+            test = rest.split('"').next().unwrap_or_default();
+        } else if let Some(name) = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            test = name;
+        }
+        let begins = |at: &usize| line[..*at].is_empty() || line[..*at].ends_with('>');
+        let Some(at) = line.find("skipped: ").filter(begins) else {
+            continue;
+        };
+        let reason = line[at + "skipped: ".len()..]
+            .split("</")
+            .next()
+            .unwrap_or_default()
+            .trim_end();
+        // What a test calls itself is not needed beside its full name.
+        let reason = match reason.split_once(": ") {
+            Some((name, rest)) if !name.contains([' ', '/']) => rest,
+            _ => reason,
+        };
+        found.insert(format!("skipped: {test}: {reason}"));
+    }
+    found
 }
 
 #[cfg(test)]
 mod tests {
-    use super::skip_lines;
+    use super::{libtest_summary, skip_lines};
+
+    #[test]
+    fn summaries_of_libtest_are_added_up() {
+        let printed = "test result: ok. 7 passed; 0 failed; 1 ignored; 0 measured\nx\n\
+                       test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured\n";
+        let sum = "Summary: 10 passed, 2 failed, 1 ignored in 2 binaries";
+        assert_eq!(libtest_summary(printed).as_deref(), Some(sum));
+        assert_eq!(libtest_summary("nothing"), None);
+    }
 
     #[test]
     fn skips_are_found_in_the_record() {
-        let xml = "<system-out>\nskipped: boots_on_kvm: no /dev/kvm</system-out>\n\
-                   1 passed; 0 skipped: nothing\nskipped: boots_on_kvm: no /dev/kvm\n";
+        let xml = "<testcase name=\"a::boots\" time=\"1\">\n<system-out>x\nskipped: boots: no /dev/kvm</system-out>\n\
+                   <testcase name=\"b::boots\">\n<system-err>skipped: no kvm</system-err>\n\
+                   1 passed; 0 skipped: nothing\n---- c::boots stdout ----\nskipped: /dev/kvm: not there\n";
         let lines: Vec<_> = skip_lines(xml).into_iter().collect();
-        assert_eq!(lines, ["skipped: boots_on_kvm: no /dev/kvm"]);
+        let expected = [
+            "skipped: a::boots: no /dev/kvm",
+            "skipped: b::boots: no kvm",
+            "skipped: c::boots: /dev/kvm: not there",
+        ];
+        assert_eq!(lines, expected);
     }
 }
