@@ -78,7 +78,8 @@ pub(crate) fn run_tests(scope: &[String]) -> Result<()> {
     if runner == "libtest" {
         cmd = cmd.args(["--tests", "--", "--show-output"]);
     }
-    let record = workspace::target_dir().join("nextest/default/junit.xml");
+    // nextest keeps it here whatever the target directory is.
+    let record = workspace::root().join("target/nextest/default/junit.xml");
     remove_old(&record)?;
     let (passed, held, printed) = stream(cmd)?;
     let recorded = std::fs::read_to_string(&record).unwrap_or_default();
