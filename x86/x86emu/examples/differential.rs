@@ -6,7 +6,7 @@
 //!
 //! Always true: case N of a seed is the same whatever ran before, so a run can be cut into chunks and
 //! resumed. Flags that the SDM leaves undefined are masked by the decoder's table of SDM volume 2 and by
-//! [`undefined_flags`]; nothing else is. Not here: privileged instructions and other modes.
+//! [`undefined_flags`]; nothing else is. Not here: privileged instructions, 16-bit code.
 
 use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic as M, OpKind, Register};
 use std::collections::BTreeMap;
@@ -29,7 +29,16 @@ const PER_ENCODING: u64 = 50;
 const AREA: usize = 0x10_0000;
 const STATUS: u64 = 0x8D5;
 
-/// 64-bit user mode, linear CODE onwards mapped to AREA.
+fn segment(selector: u16, attributes: u32) -> SegmentRegister {
+    SegmentRegister {
+        selector,
+        attributes: SegmentAttributes(attributes),
+        limit: u32::MAX,
+        base: 0,
+    }
+}
+
+/// User mode, linear CODE onwards mapped to AREA.
 fn user_state(ram: &mut Ram) -> X86State {
     let mut entry =
         |table: usize, index: u64, v: u64| ram.write(table + index as usize * 8, &v.to_le_bytes());
@@ -39,15 +48,12 @@ fn user_state(ram: &mut Ram) -> X86State {
     for i in 0..0x30 {
         entry(0x4000, (CODE >> 12 & 511) + i, AREA as u64 + i * 4096 + 7);
     }
-    let seg = |selector, a| SegmentRegister {
-        selector,
-        attributes: SegmentAttributes(a),
-        limit: u32::MAX,
-        base: 0,
-    };
     let mut s = X86State::reset();
-    s.cs = seg(0x33, 0xA0FB);
-    (s.ds, s.es, s.ss) = (seg(0x2B, 0xC0F3), seg(0x2B, 0xC0F3), seg(0x2B, 0xC0F3));
+    (s.ds, s.es, s.ss) = (
+        segment(0x2B, 0xC0F3),
+        segment(0x2B, 0xC0F3),
+        segment(0x2B, 0xC0F3),
+    );
     s.cr0 = 0x8000_0031;
     s.cr3 = 0x1000;
     s.cr4 = 0x620;
@@ -128,10 +134,15 @@ fn undefined_result(i: &Instruction, before: &Registers) -> bool {
 }
 
 /// A random encoding that a user program may execute here, with memory operands in the data area.
-fn encoding(r: &mut Random) -> (Vec<u8>, Instruction) {
+fn encoding(r: &mut Random, long: bool) -> (Vec<u8>, Instruction) {
     loop {
-        let bytes = candidate(r);
-        let mut d = Decoder::with_ip(64, &bytes, INSTRUCTION, DecoderOptions::NONE);
+        let bytes = candidate(r, long);
+        let mut d = Decoder::with_ip(
+            if long { 64 } else { 32 },
+            &bytes,
+            INSTRUCTION,
+            DecoderOptions::NONE,
+        );
         let i = d.decode();
         if !i.is_invalid() && allowed(&i) {
             return (bytes[..i.len()].to_vec(), i);
@@ -139,7 +150,7 @@ fn encoding(r: &mut Random) -> (Vec<u8>, Instruction) {
     }
 }
 
-fn candidate(r: &mut Random) -> Vec<u8> {
+fn candidate(r: &mut Random, long: bool) -> Vec<u8> {
     let mut b = Vec::new();
     let group = r.below(10);
     match r.below(8) {
@@ -149,7 +160,7 @@ fn candidate(r: &mut Random) -> Vec<u8> {
         3 if r.below(4) == 0 => b.push(0xF0),
         _ => {}
     }
-    if r.below(2) == 0 {
+    if long && r.below(2) == 0 {
         b.push(0x40 | r.below(16) as u8);
     }
     match group {
@@ -171,9 +182,10 @@ fn candidate(r: &mut Random) -> Vec<u8> {
 
 fn allowed(i: &Instruction) -> bool {
     let m = i.mnemonic();
+    // Images of RFLAGS have bits that differ between the two.
     let stack = matches!(
         m,
-        M::Push | M::Pop | M::Leave | M::Pushfq | M::Pushf | M::Popf | M::Popfq | M::Enter
+        M::Pushf | M::Pushfd | M::Pushfq | M::Popf | M::Popfd | M::Popfq
     );
     let flow = i.flow_control() != iced_x86::FlowControl::Next;
     let skip = matches!(
@@ -227,27 +239,30 @@ fn allowed(i: &Instruction) -> bool {
     if stack || flow || skip || i.is_privileged() || i.segment_prefix() != Register::None {
         return false;
     }
-    let known = i.cpuid_features().iter().all(|f| {
-        use CpuidFeature as F;
-        matches!(
-            f,
-            F::INTEL8086
-                | F::INTEL186
-                | F::INTEL286
-                | F::INTEL386
-                | F::INTEL486
-                | F::X64
-                | F::CMOV
-                | F::FPU
-                | F::FPU287
-                | F::FPU387
-                | F::MMX
-                | F::SSE
-                | F::SSE2
-                | F::CX8
-                | F::CMPXCHG16B
-        )
-    });
+    let pointers = matches!(m, M::Lds | M::Les | M::Bound | M::Arpl);
+    let known = !pointers
+        && i.cpuid_features().iter().all(|f| {
+            use CpuidFeature as F;
+            matches!(
+                f,
+                F::INTEL8086
+                    | F::INTEL8086_ONLY
+                    | F::INTEL186
+                    | F::INTEL286
+                    | F::INTEL386
+                    | F::INTEL486
+                    | F::X64
+                    | F::CMOV
+                    | F::FPU
+                    | F::FPU287
+                    | F::FPU387
+                    | F::MMX
+                    | F::SSE
+                    | F::SSE2
+                    | F::CX8
+                    | F::CMPXCHG16B
+            )
+        });
     let port = matches!(
         m,
         M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd | M::Cli | M::Sti
@@ -261,13 +276,13 @@ fn allowed(i: &Instruction) -> bool {
     });
     // Addresses by other registers than the ones that point into the data area.
     let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
-    let inside = matches!(i.memory_base(), Register::RBX)
+    let inside = matches!(i.memory_base(), Register::RBX | Register::EBX)
         && matches!(i.memory_index(), Register::None | Register::R12);
     // Registers that the memory operand needs must survive the setup; LEA needs none.
     known && !port && !segments && (!memory || inside || m == M::Lea)
 }
 
-fn state(r: &mut Random, i: &Instruction) -> Registers {
+fn state(r: &mut Random, i: &Instruction, long: bool) -> Registers {
     let mut s = Registers {
         gpr: [0; 16],
         flags: r.next() & STATUS,
@@ -291,6 +306,13 @@ fn state(r: &mut Random, i: &Instruction) -> Registers {
         for n in (0..16).filter(|n| ![3, 4, 12].contains(n)) {
             s.gpr[n] &= 0x1FFF;
         }
+    }
+    if matches!(i.mnemonic(), M::Leave | M::Enter) {
+        s.gpr[5] = DATA + 0x1700;
+    }
+    if !long {
+        // 32-bit code does not see the upper halves, but may drop them.
+        s.gpr[..8].iter_mut().for_each(|g| *g &= 0xFFFF_FFFF);
     }
     fpu_state(r, &mut s.fx);
     s
@@ -348,8 +370,9 @@ impl Rig {
         }
     }
 
-    fn place(&mut self, bytes: &[u8]) {
-        self.host.place(bytes);
+    fn place(&mut self, bytes: &[u8], long: bool) {
+        self.host.place(bytes, long);
+        self.base.cs = segment(if long { 0x33 } else { 0x23 }, if long { 0xA0FB } else { 0xC0FB });
         self.world.0.write(AREA + (INSTRUCTION - CODE) as usize, bytes);
         // The page changed behind the engine's back.
         self.cpu.flush_memory_map();
@@ -454,15 +477,17 @@ fn main() {
     let mut executed = 0;
     while executed < count {
         let mut r = Random::new(seed ^ n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let (bytes, i) = encoding(&mut r);
+        // One in four is 32-bit code.
+        let long = r.below(4) != 0;
+        let (bytes, i) = encoding(&mut r, long);
         if verbose {
             eprintln!("{} {:?} {bytes:02x?}", n * PER_ENCODING, i.code());
         }
-        rig.place(&bytes);
+        rig.place(&bytes, long);
         let name = format!("{:?}", i.mnemonic());
         let data: Vec<u8> = (0..DATA_LEN / 8).flat_map(|_| r.lane().to_le_bytes()).collect();
         for _ in 0..PER_ENCODING {
-            let before = state(&mut r, &i);
+            let before = state(&mut r, &i, long);
             executed += 1;
             match rig.compare(&i, &before, &data) {
                 Ok(true) => seen.entry(name.clone()).or_default().0 += 1,

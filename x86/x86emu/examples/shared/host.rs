@@ -42,6 +42,8 @@ struct Frame {
     flags_out: u64,
     host_rsp: u64,
     host_mxcsr: u32,
+    /// Offset and selector of the instruction for the far jump to it.
+    far: [u8; 8],
 }
 
 const FX_OUT: u64 = FRAME + 512;
@@ -51,6 +53,11 @@ const FLAGS_IN: u64 = GPR_OUT + 128;
 const FLAGS_OUT: u64 = FLAGS_IN + 8;
 const HOST_RSP: u64 = FLAGS_OUT + 8;
 const HOST_MXCSR: u64 = HOST_RSP + 8;
+const FAR: u64 = HOST_MXCSR + 4;
+/// User code selectors of the host's kernel.
+const CODE32: u16 = 0x23;
+const CODE64: u16 = 0x33;
+const USER_DATA: u8 = 0x2B;
 
 /// The one user of the fixed mappings.
 pub(crate) struct Host {
@@ -135,22 +142,36 @@ impl Host {
         let mut c = vec![0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57];
         absolute(&mut c, &[0x89], 4, HOST_RSP);
         absolute(&mut c, &[0x0F, 0xAE], 1, FRAME);
+        // mov eax, USER_DATA; mov ds, eax; mov es, eax: 32-bit code needs them.
+        c.extend([0xB8, USER_DATA, 0, 0, 0, 0x8E, 0xD8, 0x8E, 0xC0]);
         c.extend([0xFF, 0x34, 0x25]);
         c.extend((FLAGS_IN as u32).to_le_bytes());
         c.push(0x9D);
         for r in 0..16u8 {
             absolute(&mut c, &[0x8B], r, GPR_IN + u64::from(r) * 8);
         }
-        c.push(0xE9);
-        let next = CODE + c.len() as u64 + 4;
-        c.extend(((INSTRUCTION - next) as u32).to_le_bytes());
+        // jmp far [FAR]
+        c.extend([0xFF, 0x2C, 0x25]);
+        c.extend((FAR as u32).to_le_bytes());
         Self::poke(CODE, &c);
     }
 
     /// Places an instruction, with the code that takes the registers back behind it.
-    pub(crate) fn place(&mut self, bytes: &[u8]) {
+    /// `long` says whether it is 64-bit code, else 32-bit.
+    pub(crate) fn place(&mut self, bytes: &[u8], long: bool) {
         let mut c = bytes.to_vec();
         RESUME.store(INSTRUCTION + c.len() as u64, Ordering::SeqCst);
+        let selector = if long { CODE64 } else { CODE32 };
+        let mut far = (INSTRUCTION as u32).to_le_bytes().to_vec();
+        far.extend(selector.to_le_bytes());
+        Self::poke(FAR, &far);
+        if !long {
+            // ljmp CODE64:next
+            c.push(0xEA);
+            let next = INSTRUCTION + c.len() as u64 + 6;
+            c.extend((next as u32).to_le_bytes());
+            c.extend(CODE64.to_le_bytes());
+        }
         for r in 0..16u8 {
             absolute(&mut c, &[0x89], r, GPR_OUT + u64::from(r) * 8);
         }

@@ -193,6 +193,12 @@ pub(crate) fn xlat(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     c.set_reg(0, 1, v.into());
     Ok(())
 }
+/// SALC: AL from CF.
+pub(crate) fn salc(c: &mut Core, _u: &Uop, _bus: &mut dyn Bus) -> Flow {
+    let v = if c.flags.cf() { 0xFF } else { 0 };
+    c.set_reg(0, 1, v);
+    Ok(())
+}
 /// LAHF.
 pub(crate) fn lahf(c: &mut Core, _u: &Uop, _bus: &mut dyn Bus) -> Flow {
     let v = c.flags.bits() & 0xFF | 2;

@@ -369,7 +369,7 @@ fn moves(s: &Source<'_>, m: M) -> Option<Uop> {
         M::Push if s.is_reg(0) && s.reg(0).is_segment_register() => {
             let mut u = s.uop(stack::push_seg);
             u.aux = segment(s.reg(0));
-            u.size = s.default_size();
+            u.size = map::stack_size(s);
             u
         }
         M::Pop if s.is_reg(0) && s.reg(0).is_segment_register() => return None,
@@ -382,7 +382,7 @@ fn moves(s: &Source<'_>, m: M) -> Option<Uop> {
         }
         M::Push => {
             let mut u = s.rm_uop(stack::push_imm);
-            u.size = s.default_size();
+            u.size = map::stack_size(s);
             u
         }
         M::Pop => {

@@ -153,6 +153,7 @@ fn simple(s: &Source<'_>, m: M) -> Option<Uop> {
         M::Cld => plain(s, control::set_df, 0, 0),
         M::Std => plain(s, control::set_df, 0, 1),
         M::Cli => plain(s, control::set_if, 0, 0),
+        M::Salc => s.uop(mov::salc),
         M::Xlatb => {
             let mut u = s.uop(mov::xlat);
             u.size = 1;
@@ -197,28 +198,17 @@ fn simple(s: &Source<'_>, m: M) -> Option<Uop> {
 }
 
 /// Operand size of stack instructions by their code.
-fn stack_size(s: &Source<'_>) -> u8 {
+pub(super) fn stack_size(s: &Source<'_>) -> u8 {
+    use Code as C;
     match s.ins.code() {
-        Code::Pushfw
-        | Code::Popfw
-        | Code::Pushaw
-        | Code::Popaw
-        | Code::Leavew
-        | Code::Enterw_imm16_imm8
-        | Code::Retfw
-        | Code::Retfw_imm16
-        | Code::Iretw => 2,
-        Code::Pushfd
-        | Code::Popfd
-        | Code::Pushad
-        | Code::Popad
-        | Code::Leaved
-        | Code::Enterd_imm16_imm8
-        | Code::Retfd
-        | Code::Retfd_imm16
-        | Code::Iretd => 4,
-        Code::Popw_CS | Code::Popw_ES | Code::Popw_SS | Code::Popw_DS | Code::Popw_FS | Code::Popw_GS => 2,
-        Code::Popd_ES | Code::Popd_SS | Code::Popd_DS | Code::Popd_FS | Code::Popd_GS => 4,
+        C::Pushfw | C::Popfw | C::Pushaw | C::Popaw | C::Leavew | C::Enterw_imm16_imm8 => 2,
+        C::Retfw | C::Retfw_imm16 | C::Iretw | C::Push_imm16 | C::Pushw_imm8 => 2,
+        C::Popw_CS | C::Popw_ES | C::Popw_SS | C::Popw_DS | C::Popw_FS | C::Popw_GS => 2,
+        C::Pushw_CS | C::Pushw_ES | C::Pushw_SS | C::Pushw_DS | C::Pushw_FS | C::Pushw_GS => 2,
+        C::Pushfd | C::Popfd | C::Pushad | C::Popad | C::Leaved | C::Enterd_imm16_imm8 => 4,
+        C::Retfd | C::Retfd_imm16 | C::Iretd | C::Pushd_imm32 | C::Pushd_imm8 => 4,
+        C::Popd_ES | C::Popd_SS | C::Popd_DS | C::Popd_FS | C::Popd_GS => 4,
+        C::Pushd_CS | C::Pushd_ES | C::Pushd_SS | C::Pushd_DS | C::Pushd_FS | C::Pushd_GS => 4,
         _ => 8,
     }
 }
