@@ -34,9 +34,11 @@ mod serial;
 #[cfg(test)]
 mod testing;
 mod timer_thread;
+mod trace;
 mod vm;
 mod vp_thread;
 
 pub use ending::{Ended, HaltReason};
 pub use serial::{InputSink, SerialEnd};
+pub use trace::TraceOptions;
 pub use vm::{VmOptions, Worker, dry_run, spawn};

@@ -17,6 +17,7 @@ use crate::report::{Report, Timings};
 use crate::rpc::Requests;
 use crate::serial::SerialEnd;
 use crate::timer_thread::TimerThread;
+use crate::trace::{Trace, TraceOptions};
 use crate::vp_thread::{Event, VpThread};
 use anyhow::Context;
 use chipset::machine::World;
@@ -40,6 +41,8 @@ pub struct VmOptions {
     pub entropy: EntropySource,
     /// Where to write what the loader did.
     pub report: Option<PathBuf>,
+    /// What to trace.
+    pub trace: Option<TraceOptions>,
 }
 
 /// A VM on its thread.
@@ -105,6 +108,7 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
         serial,
         entropy,
         report,
+        trace,
     } = options;
     let mut notes = Notes::logged();
     let mut timings = Timings::start();
@@ -142,7 +146,8 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
             launcher.launch(partition, &[], |_| Ok(()))
         })
     };
-    let vm = parts.into_vm(&config, memory, error_ranges, relaunch)?;
+    let trace = trace.map(Trace::create).transpose()?;
+    let vm = parts.into_vm(&config, memory, error_ranges, relaunch, trace.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .context("cannot make the worker's runtime")?;
@@ -276,10 +281,15 @@ impl Parts {
         memory: GuestMemory,
         error_ranges: Vec<GpaRange>,
         relaunch: Relaunch<'l>,
+        trace: Option<&Trace>,
     ) -> anyhow::Result<Vm<'l>> {
-        let threads = self
-            .partition
-            .runners(self.machine.chipset.clone())?
+        let mut runners = self.partition.runners(self.machine.chipset.clone())?;
+        if let Some(trace) = trace {
+            runners
+                .iter_mut()
+                .try_for_each(|runner| trace.attach(&mut **runner))?;
+        }
+        let threads = runners
             .into_iter()
             .map(|runner| VpThread::spawn(runner, self.events_in.clone()))
             .collect::<Result<_, _>>()

@@ -16,10 +16,12 @@ mod refused;
 mod relocation;
 mod serial;
 mod size;
+mod trace;
 
 pub(crate) use end_action::EndActionArg;
 pub(crate) use igvm::{IgvmArg, IgvmType};
 pub(crate) use refused::RefusedArgs;
+pub(crate) use trace::{TraceFilter, TraceKind};
 
 use crate::backends;
 use clap::{Args, Parser, ValueEnum};
@@ -219,6 +221,13 @@ pub(crate) struct RunArgs {
     /// Wait for a debugger on this loopback port before the guest's first instruction.
     #[arg(long, value_name = "PORT", conflicts_with_all = ["dry_run", "paused"])]
     pub(crate) gdb: Option<u16>,
+    /// Write what the guest does to this file (software CPU only).
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub(crate) trace: Option<PathBuf>,
+    /// What to trace: instructions, ports or mmio, each perhaps with =LOW-HIGH addresses, or exceptions.
+    /// Repeatable; default: exceptions, ports and mmio.
+    #[arg(long, value_name = "KIND", requires = "trace", value_parser = trace::parse)]
+    pub(crate) trace_filter: Vec<TraceFilter>,
     /// Write what the loader did as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,

@@ -7,7 +7,10 @@
 
 mod conflicts;
 
-use crate::cli::{Cli, IgvmArg, IgvmType, Personality, RunArgs, SerialArgs, UefiArgs};
+use crate::cli::{
+    Cli, IgvmArg, IgvmType, Personality, RunArgs, SerialArgs, TraceFilter, TraceKind, UefiArgs,
+};
+use openvmm_core::TraceOptions;
 use openvmm_core::entropy::{self, EntropySource};
 use openvmm_defs::{
     Config, EndActions, IgvmPayload, LoadMode, Machine, SerialBackend, UefiConsoleMode, UefiSettings,
@@ -37,6 +40,21 @@ pub(crate) struct Launch {
     pub(crate) report: Option<PathBuf>,
     /// `--gdb`.
     pub(crate) gdb: Option<u16>,
+    /// `--trace`.
+    pub(crate) trace: Option<TraceOptions>,
+}
+
+/// The trace that the filters ask for; each kind's last filter counts.
+fn trace_options(file: PathBuf, filters: &[TraceFilter]) -> TraceOptions {
+    let last = |kind| filters.iter().rfind(|f| f.kind == kind).map(|f| f.range.clone());
+    let by_default = filters.is_empty().then_some(0..=u64::MAX);
+    TraceOptions {
+        file,
+        instructions: last(TraceKind::Instructions),
+        exceptions: filters.is_empty() || last(TraceKind::Exceptions).is_some(),
+        ports: last(TraceKind::Ports).or(by_default.clone()),
+        mmio: last(TraceKind::Mmio).or(by_default),
+    }
 }
 
 /// Reads an environment variable.
@@ -99,6 +117,10 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         dry_run: cli.run.dry_run,
         report: cli.run.report,
         gdb: cli.run.gdb,
+        trace: cli
+            .run
+            .trace
+            .map(|file| trace_options(file, &cli.run.trace_filter)),
     })
 }
 

@@ -22,6 +22,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
         dry_run: dry,
         report,
         gdb: gdb_port,
+        trace,
     } = launch;
     if dry {
         print!(
@@ -46,6 +47,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
             serial,
             entropy,
             report,
+            trace,
         },
         requests,
     )?;

@@ -6,6 +6,7 @@ mod debugger;
 mod guest;
 mod image;
 mod terminal;
+mod trace;
 
 use guest::Guest;
 use serde_json::Value;

@@ -16,7 +16,8 @@ mod signal;
 
 pub use launch::{LaunchError, LaunchTarget, PlainLaunch};
 pub use partition::{
-    Capabilities, Hypervisor, Partition, PartitionConfig, RunError, Runner, VpDebug, VpStop,
+    Capabilities, ExecutionTrace, Hypervisor, Partition, PartitionConfig, RunError, Runner,
+    TracedInstruction, VpDebug, VpStop,
 };
 pub use signal::{VpSignals, WakeReason};
 

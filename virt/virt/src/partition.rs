@@ -112,8 +112,46 @@ pub trait VpDebug {
     fn translate(&mut self, vp: VpIndex, address: u64) -> Result<Option<u64>, RunError>;
     /// Replaces the breakpoints (linear addresses) of all its VPs. Running on from one steps over it.
     fn set_breakpoints(&mut self, addresses: &[u64]) -> Result<(), RunError>;
+    /// Sets the trace of each of its VPs. Backends whose processor cannot be watched refuse.
+    fn set_trace(
+        &mut self,
+        make: &mut dyn FnMut(VpIndex) -> Box<dyn ExecutionTrace>,
+    ) -> Result<(), RunError> {
+        let _ = make;
+        Err(RunError::Unavailable {
+            hypervisor: "tracing",
+            reason: "only the software cpu can be watched; add --hypervisor soft".into(),
+        })
+    }
     /// Runs one instruction of one VP; [`VpStop::Stepped`] when it retired or its exception was delivered.
     fn step(&mut self, vp: VpIndex) -> Result<VpStop, RunError>;
+}
+
+/// An instruction about to run.
+#[derive(Debug, Clone, Copy)]
+pub struct TracedInstruction<'a> {
+    /// CS selector.
+    pub cs: u16,
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Code size in bits: 16, 32 or 64.
+    pub bitness: u32,
+    /// Its bytes, possibly with bytes of later instructions behind.
+    pub bytes: &'a [u8],
+}
+
+/// Watches what one VP does. Called on the VP's thread.
+pub trait ExecutionTrace: Send {
+    /// Whether [`Self::instruction`] is wanted.
+    fn wants_instructions(&self) -> bool;
+    /// Before each instruction.
+    fn instruction(&mut self, instruction: &TracedInstruction<'_>);
+    /// Before an exception or interrupt is delivered.
+    fn exception(&mut self, vector: u8, error: Option<u32>, rip: u64, cr2: u64);
+    /// After a port access of 1, 2 or 4 bytes.
+    fn port(&mut self, port: u16, write: bool, data: &[u8], rip: u64);
+    /// After an access outside RAM.
+    fn mmio(&mut self, gpa: u64, write: bool, data: &[u8], rip: u64);
 }
 
 /// A backend's failure.

@@ -9,6 +9,8 @@
 
 mod ram;
 mod runner;
+mod spin;
+mod trace;
 mod world;
 
 use chipset_device::VpBus;

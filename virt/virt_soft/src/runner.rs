@@ -7,12 +7,15 @@
 
 use crate::Ram;
 use crate::cpuid;
-use crate::world::{NS_PER_INSTRUCTION, Shared, World};
+use crate::spin::SpinWatch;
+use crate::trace::Adapter;
+use crate::world::{Last, NS_PER_INSTRUCTION, Shared, World};
 use chipset_device::{VpBus, VpIndex};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
 use virt::activity::{self, Activity, Step};
-use virt::{PartitionConfig, PlainLaunch, RunError, Runner, VpDebug, VpSignals, VpStop};
+use virt::{ExecutionTrace, PartitionConfig, PlainLaunch, RunError, Runner, VpDebug, VpSignals, VpStop};
 use x86defs::{X86State, rflags};
 use x86emu::{CodeMap, Config, Cpu, Exit};
 
@@ -45,6 +48,21 @@ impl Doorbell {
 struct Vp {
     cpu: Cpu,
     activity: Activity,
+    spin: SpinWatch,
+    last: Last,
+}
+
+impl Vp {
+    /// Says so when the guest seems to spin.
+    fn watch(&mut self, vp: VpIndex) {
+        if let Some((low, high)) = self.spin.sample(self.cpu.rip(), Instant::now()) {
+            tracing::warn!(
+                "vp {vp} has run nothing but the code at {low:#x}..={high:#x} for 10 s; it seems to wait for \
+                 something there{}",
+                self.last
+            );
+        }
+    }
 }
 
 /// The runner of a software partition.
@@ -83,6 +101,8 @@ impl SoftRunner {
                 Vp {
                     cpu,
                     activity: Activity::WaitForSipi,
+                    spin: SpinWatch::new(Instant::now()),
+                    last: Last::default(),
                 }
             })
             .collect();
@@ -170,6 +190,7 @@ impl SoftRunner {
             attention: &attention,
             start: (now, first),
             deadline,
+            last: &mut this.last,
         };
         let exit = this.cpu.run(&mut world, until);
         let ran = this.cpu.retired() - first;
@@ -181,9 +202,14 @@ impl SoftRunner {
 
     fn after(&mut self, vp: VpIndex, exit: Exit) -> Result<bool, VpStop> {
         match exit {
-            Exit::Budget | Exit::Kicked => Ok(true),
+            Exit::Budget | Exit::Kicked => {
+                self.vps[vp as usize].watch(vp);
+                Ok(true)
+            }
             Exit::Hlt => {
-                self.vps[vp as usize].activity = Activity::Halted;
+                let this = &mut self.vps[vp as usize];
+                this.activity = Activity::Halted;
+                this.spin.restart(this.cpu.rip(), Instant::now());
                 Ok(true)
             }
             Exit::TripleFault => Err(VpStop::TripleFault { vp }),
@@ -293,6 +319,7 @@ impl VpDebug for SoftRunner {
             attention: &attention,
             start,
             deadline: None,
+            last: &mut Last::default(),
         };
         Ok(cpu.translate(&mut world, address))
     }
@@ -307,6 +334,16 @@ impl VpDebug for SoftRunner {
             }
         }
         self.breakpoints = addresses.to_vec();
+        Ok(())
+    }
+
+    fn set_trace(
+        &mut self,
+        make: &mut dyn FnMut(VpIndex) -> Box<dyn ExecutionTrace>,
+    ) -> Result<(), RunError> {
+        for (vp, this) in (0..).zip(&mut self.vps) {
+            this.cpu.set_tracer(Some(Box::new(Adapter(make(vp)))));
+        }
         Ok(())
     }
 

@@ -21,6 +21,25 @@ pub(crate) struct Shared {
     pub timers: Arc<TimerQueue>,
 }
 
+/// What a VP last asked of the machine; helps to see what a spinning guest waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Last {
+    port: Option<u16>,
+    mmio: Option<u64>,
+}
+
+impl std::fmt::Display for Last {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(port) = self.port {
+            write!(f, "; its last port access was {port:#x}")?;
+        }
+        if let Some(gpa) = self.mmio {
+            write!(f, "; its last mmio access was at {gpa:#x}")?;
+        }
+        Ok(())
+    }
+}
+
 /// One VP's world for one slice.
 pub(crate) struct World<'a> {
     pub shared: &'a Shared,
@@ -30,6 +49,7 @@ pub(crate) struct World<'a> {
     pub start: (u64, u64),
     /// The deadline that the slice was cut for.
     pub deadline: Option<u64>,
+    pub last: &'a mut Last,
 }
 
 impl World<'_> {
@@ -51,15 +71,18 @@ impl Bus for World<'_> {
     }
 
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
+        self.last.mmio = Some(gpa);
         self.shared.bus.mmio_read(self.vp, gpa, data);
     }
 
     fn mmio_write(&mut self, gpa: u64, data: &[u8]) {
+        self.last.mmio = Some(gpa);
         self.shared.bus.mmio_write(self.vp, gpa, data);
         self.deadline_moved();
     }
 
     fn port_in(&mut self, port: u16, size: u8) -> u32 {
+        self.last.port = Some(port);
         let mut data = [0; 4];
         self.shared
             .bus
@@ -68,6 +91,7 @@ impl Bus for World<'_> {
     }
 
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
+        self.last.port = Some(port);
         self.shared
             .bus
             .port_write(self.vp, port, &value.to_le_bytes()[..usize::from(size).min(4)]);
