@@ -218,9 +218,6 @@ fn allowed(i: &Instruction) -> bool {
             | M::Lsl
             | M::Verr
             | M::Verw
-            | M::Emms
-            | M::Maskmovq
-            | M::Maskmovdqu
             | M::Rdfsbase
             | M::Rdgsbase
             | M::Wrfsbase

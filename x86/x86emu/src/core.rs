@@ -183,8 +183,6 @@ pub(crate) struct Core {
     pub pages: Box<PageCache>,
     /// Unimplemented instructions reported so far (the log is limited).
     pub reported: u32,
-    /// The block cache must forget everything.
-    pub drop_blocks: bool,
 }
 
 /// Model-specific registers that the engine owns and that are not elsewhere.
@@ -465,7 +463,6 @@ impl Core {
             tracer: None,
             pages: Box::new(PageCache::new()),
             reported: 0,
-            drop_blocks: false,
         };
         c.set_state(&X86State::reset());
         c

@@ -290,10 +290,6 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn find_block(&mut self, bus: &mut dyn Bus, from: Option<u32>) -> Result<u32, Stop> {
-        if self.cache.is_full() || self.core.drop_blocks {
-            self.core.drop_blocks = false;
-            self.cache.clear();
-        }
         let n = self.block_for(bus, self.core.key)?;
         let (rip, context) = (self.core.gpr[RIP], self.core.context);
         self.cache.set_jump(rip, context, n);
@@ -312,6 +308,9 @@ impl Cpu {
 
     /// Finds or translates the block at RIP for a key.
     fn block_for(&mut self, bus: &mut dyn Bus, key: u32) -> Result<u32, Stop> {
+        if self.cache.is_full() {
+            self.cache.clear();
+        }
         let la = self.core.fetch_linear()?;
         let gpa = self.core.fetch_address(bus, la)?;
         if let Some(n) = self.cache.find(gpa, key)

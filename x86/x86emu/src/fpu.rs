@@ -101,13 +101,11 @@ pub(crate) fn gate(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     }
 }
 
-/// An x87 or MMX instruction through its thunk in `imm`; `size` is that of the memory operand.
-pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
-    c.check_pending(bus)?;
+/// The context of a thunk from the guest's state.
+fn context(c: &Core, u: &Uop) -> FpuContext {
     let mut x = FpuContext::new();
     x.image[..160].copy_from_slice(&c.fpu.image);
-    let (old, fcw) = (c.fpu.word(FSW), c.fpu.word(FCW));
-    x.image[FSW..FSW + 2].copy_from_slice(&(old & 0x7F00).to_le_bytes());
+    x.image[FSW..FSW + 2].copy_from_slice(&(c.fpu.word(FSW) & 0x7F00).to_le_bytes());
     x.image[MXCSR..MXCSR + 4].copy_from_slice(&c.mxcsr.to_le_bytes());
     x.flags = c.flags.bits();
     if u.aux & XMM != 0 {
@@ -115,6 +113,13 @@ pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
             x.image[160 + i * 16..176 + i * 16].copy_from_slice(&v.to_le_bytes());
         }
     }
+    x
+}
+
+/// An x87 or MMX instruction through its thunk in `imm`; `size` is that of the memory operand.
+pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
+    c.check_pending(bus)?;
+    let mut x = context(c, u);
     let mut la = 0;
     if u.is(MEM) {
         la = c.linear(u, u.size.into(), u.aux & STORES != 0)?;
@@ -128,7 +133,17 @@ pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
         x.gpr = c.gpr[usize::from(u.src & 15)];
     }
     native::run_fpu(native::thunk_from_uop(u.imm), &mut x);
-    finish(c, u, bus, &x, (old, fcw, la))
+    finish(c, u, bus, &x, la)
+}
+
+/// MASKMOVQ: the thunk stores data and mask.
+pub(crate) fn maskmovq(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
+    c.check_pending(bus)?;
+    let mut x = context(c, u);
+    native::run_fpu(native::thunk_from_uop(u.imm), &mut x);
+    let (v, mask) = x.memory[..16].split_at(8);
+    crate::ops::sse::store_masked(c, u, bus, v, mask)?;
+    finish(c, u, bus, &x, 0)
 }
 
 fn load_bytes(c: &mut Core, u: &Uop, bus: &mut dyn Bus, la: u64, out: &mut [u8; 128]) -> Flow {
@@ -169,7 +184,8 @@ fn store_bytes(c: &mut Core, bus: &mut dyn Bus, la: u64, idx: u8, bytes: &[u8]) 
 }
 
 /// Commits what a thunk did, unless an unmasked exception forbids it.
-fn finish(c: &mut Core, u: &Uop, bus: &mut dyn Bus, x: &FpuContext, (old, fcw, la): (u16, u16, u64)) -> Flow {
+fn finish(c: &mut Core, u: &Uop, bus: &mut dyn Bus, x: &FpuContext, la: u64) -> Flow {
+    let (old, fcw) = (c.fpu.word(FSW), c.fpu.word(FCW));
     let new = u16::from_le_bytes([x.image[FSW], x.image[FSW + 1]]);
     let mmx = u.aux & MMX != 0;
     let unmasked = new & !fcw & 0x3F;

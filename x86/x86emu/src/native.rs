@@ -217,10 +217,7 @@ pub(crate) fn fpu_thunk(
     gpr: (bool, bool),
 ) -> Option<Thunk> {
     let p = split(bytes, long, opcode, true, imm).or_else(|| split(bytes, long, opcode, false, imm))?;
-    // fxrstor [rdi]; mov rax, [rdi+280h]; push [rdi+288h]; popfq
-    let mut code = vec![
-        0x0F, 0xAE, 0x0F, 0x48, 0x8B, 0x87, 0x80, 2, 0, 0, 0xFF, 0xB7, 0x88, 2, 0, 0, 0x9D,
-    ];
+    let mut code = Vec::new();
     code.extend(&p.prefixes);
     let memory = p.modrm.is_some_and(|m| m < 0xC0);
     let keep = if memory { 0x4C } else { 0x4D };
@@ -248,6 +245,22 @@ pub(crate) fn fpu_thunk(
         code.extend([0, 2, 0, 0]);
     }
     code.extend(p.tail);
+    make_fpu(&code)
+}
+
+/// Machine code that stores two MMX registers (numbers 0 to 7) to the first 16 bytes of the operand.
+pub(crate) fn mmx_pair_thunk(first: u8, second: u8) -> Option<Thunk> {
+    let movq = |r: u8, at: u8| [0x0F, 0x7F, 0x87 | (r & 7) << 3, at, 2, 0, 0];
+    make_fpu(&[movq(first, 0), movq(second, 8)].concat())
+}
+
+/// Loads the context, runs `inner`, takes the context back.
+fn make_fpu(inner: &[u8]) -> Option<Thunk> {
+    // fxrstor [rdi]; mov rax, [rdi+280h]; push [rdi+288h]; popfq
+    let mut code = vec![
+        0x0F, 0xAE, 0x0F, 0x48, 0x8B, 0x87, 0x80, 2, 0, 0, 0xFF, 0xB7, 0x88, 2, 0, 0, 0x9D,
+    ];
+    code.extend(inner);
     // pushfq; pop [rdi+288h]; mov [rdi+280h], rax; fxsave [rdi]; fninit; ldmxcsr [rdi+290h]; ret
     code.extend([0x9C, 0x8F, 0x87, 0x88, 2, 0, 0, 0x48, 0x89, 0x87, 0x80, 2, 0, 0]);
     code.extend([

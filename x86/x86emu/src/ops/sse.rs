@@ -142,19 +142,25 @@ pub(crate) fn shift_bytes(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
 /// MASKMOVDQU.
 pub(crate) fn masked_store(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let (v, mask) = (c.xmm[reg(u.dst)].to_le_bytes(), c.xmm[reg(u.src)].to_le_bytes());
+    store_masked(c, u, bus, &v, &mask)
+}
+
+/// Stores the bytes whose mask byte has its top bit set to rDI on, all or none.
+pub(crate) fn store_masked(c: &mut Core, u: &Uop, bus: &mut dyn Bus, v: &[u8], mask: &[u8]) -> Flow {
     let at = c.gpr[7] & u.address_mask();
-    let linear = |c: &mut Core, i: u64| match c.is_code64() {
-        true => Ok(at.wrapping_add(i).wrapping_add(c.seg_base[reg(u.seg & 7)])),
-        false => c.segmented(reg(u.seg & 7), at.wrapping_add(i), 1, true),
+    let linear = |c: &mut Core, i: usize| match c.is_code64() {
+        true => Ok(at.wrapping_add(i as u64).wrapping_add(c.seg_base[reg(u.seg & 7)])),
+        false => c.segmented(reg(u.seg & 7), at.wrapping_add(i as u64), 1, true),
     };
+    let chosen = || (0..v.len()).filter(|&i| mask[i] & 0x80 != 0);
     c.cur_idx = u.idx;
-    for i in (0..16u64).filter(|&i| mask[i as usize] & 0x80 != 0) {
+    for i in chosen() {
         let la = linear(c, i)?;
         c.probe_write(bus, la, 1)?;
     }
-    for i in (0..16u64).filter(|&i| mask[i as usize] & 0x80 != 0) {
+    for i in chosen() {
         let la = linear(c, i)?;
-        c.store(bus, la, v[i as usize], u.idx)?;
+        c.store(bus, la, v[i], u.idx)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::convert::{End, Source, gpr};
 use crate::fpu;
-use crate::native::{SseForm, fpu_thunk, sse_thunk};
+use crate::native::{SseForm, fpu_thunk, mmx_pair_thunk, sse_thunk};
 use crate::ops::{special, sse};
 use crate::uop::{MEM, OpFn, Uop};
 use iced_x86::{Code, CpuidFeature as F, Instruction, Mnemonic as M, OpKind, Register};
@@ -143,7 +143,12 @@ fn has_imm(s: &Source<'_>) -> bool {
 
 fn mmx(s: &Source<'_>, m: M) -> Option<Uop> {
     if m == M::Maskmovq {
-        return None;
+        // Operands: memory at rDI, data, mask.
+        let mut u = s.uop(fpu::maskmovq);
+        u.aux = fpu::MMX;
+        let mm = |n| (s.reg(n) as u32).wrapping_sub(Register::MM0 as u32) as u8;
+        u.imm = mmx_pair_thunk(mm(1), mm(2))?.to_bits();
+        return Some(u);
     }
     let mut u = s.uop(fpu::thunk);
     u.aux = fpu::MMX;
