@@ -4,7 +4,8 @@
 use crate::images::{self, Folder};
 use launch_plan::Isolation;
 use payloads::plan::{FlatPayload, IgvmProbeOptions};
-use vmm_tests::{Report, Vm, VmBuilder, files, on_every_backend};
+use std::path::Path;
+use vmm_tests::{Report, Vm, VmBuilder, files, on_every_backend, programs, skip};
 
 const SMALL: [&str; 2] = ["-m", "256MB"];
 
@@ -134,6 +135,45 @@ fn auto_decides_by_the_file_and_says_why() {
         assert!(ended.stdout.contains(machine), "{}", ended.stdout);
     }
 }
+
+#[test]
+fn auto_takes_ovmf_for_ovmf() {
+    const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
+    if !Path::new(OVMF).exists() {
+        return skip("auto_takes_ovmf_for_ovmf", "OVMF.fd is not installed");
+    }
+    let folder = Folder::new();
+    let file = folder.path("ovmf.igvm");
+    let made = programs::run_igvmtool(["wrap", OVMF, "--platform", "native", "-o", images::arg(&file)]);
+    assert!(made.status.success(), "{made:?}");
+    let vm = Vm::without_backend().typed_igvm("auto", &file).args(SMALL);
+    let ended = vm.args(["--dry-run"]).run();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let decision = "type=auto decided type=ovmf (OVMF's footer guid at gpa 0xffffffd0)";
+    assert!(ended.stdout.contains(decision), "{}", ended.stdout);
+    assert!(ended.stdout.contains("machine ovmf"), "{}", ended.stdout);
+}
+
+#[test]
+fn auto_takes_a_vtl2_file_for_openhcl_and_refuses_it() {
+    let folder = Folder::new();
+    let mut builder = images::builder(Isolation::Vsm);
+    builder.plan_mut().facts.highest_vtl = 2;
+    images::add_page(&mut builder, 0x10_0000, vec![0xF4]);
+    let file = folder.write("vtl2.igvm", images::igvm(&[builder.finish()]));
+    for kind in ["auto", "uefi", "openhcl"] {
+        let ended = Vm::without_backend()
+            .typed_igvm(kind, &file)
+            .args(["--dry-run"])
+            .run();
+        let message = folder.strip(ended.stderr.trim_end());
+        assert_eq!((ended.code, message.as_str()), (1, VTL2_REFUSED), "{kind}");
+    }
+}
+
+const VTL2_REFUSED: &str = "openvmm: vtl2.igvm: no platform of the file can be launched without isolation, which takes \
+                            native, or vsm at vtl 0 (vsm: it needs vtl2 (OpenHCL), which is not available on this \
+                            hypervisor)";
 
 #[test]
 fn bases_that_do_not_fit_are_refused() {
