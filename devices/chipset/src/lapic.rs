@@ -345,7 +345,7 @@ impl LapicSet {
     /// of an access.
     fn now_for(&self, number: u32) -> u64 {
         match number {
-            reg::INITIAL_COUNT | reg::CURRENT_COUNT | reg::DIVIDE => self.clock.now(),
+            reg::LVT_TIMER | reg::INITIAL_COUNT | reg::CURRENT_COUNT | reg::DIVIDE => self.clock.now(),
             _ => 0,
         }
     }
@@ -353,10 +353,11 @@ impl LapicSet {
     fn write_register(&self, vp: VpIndex, number: u32, value: u32) -> bool {
         let now = self.now_for(number);
         let effect = self.with(vp, |r| r.write(number, value, now)).flatten();
-        effect.map(|e| self.perform(vp, e)).is_some()
+        effect.map(|e| self.perform(vp, e, now)).is_some()
     }
 
-    fn perform(&self, vp: VpIndex, effect: Effect) {
+    /// What a write at `now` asks of the rest of the partition.
+    fn perform(&self, vp: VpIndex, effect: Effect, now: u64) {
         match effect {
             Effect::None => {}
             Effect::Send(message) => self.deliver(message),
@@ -365,7 +366,7 @@ impl LapicSet {
                     target.end_of_interrupt(vector);
                 }
             }
-            Effect::Timer => self.arm(vp),
+            Effect::Timer => self.arm(vp, now),
         }
     }
 
@@ -417,7 +418,7 @@ impl LapicSet {
         });
         let accepted = accepted.flatten().is_some();
         if accepted {
-            self.arm(vp);
+            self.arm(vp, self.clock.now());
         }
         accepted
     }
@@ -431,7 +432,7 @@ impl LapicSet {
                 r.timer.tsc_deadline = value;
             }
         });
-        self.arm(vp);
+        self.arm(vp, self.clock.now());
         true
     }
 
@@ -448,7 +449,7 @@ impl LapicSet {
             let value = u32::try_from(value).ok().filter(|&v| !zero_only || v == 0)?;
             r.write(number, value, now)
         });
-        effect.flatten().map(|e| self.perform(vp, e)).is_some()
+        effect.flatten().map(|e| self.perform(vp, e, now)).is_some()
     }
 
     fn tsc_to_ns(&self, tsc: u64) -> u64 {
@@ -456,15 +457,16 @@ impl LapicSet {
         u64::try_from((u128::from(tsc) * 1_000_000_000).div_ceil(hz)).unwrap_or(u64::MAX)
     }
 
-    /// Arms the host-side deadline from the timer registers.
-    fn arm(&self, vp: VpIndex) {
+    /// Arms the host-side deadline from the timer registers. `now` is when they were written: a short
+    /// count-down that has ended since must still fire.
+    fn arm(&self, vp: VpIndex, now: u64) {
         let Some(lapic) = self.get(vp) else { return };
         let r = lock(&lapic.registers);
         let next = match r.timer_mode() {
             _ if r.timer_masked() => None,
             Mode::TscDeadline if r.timer.tsc_deadline == 0 => None,
             Mode::TscDeadline => Some(self.tsc_to_ns(r.timer.tsc_deadline)),
-            mode => r.timer.next_expiry(mode, self.clock.now()),
+            mode => r.timer.next_expiry(mode, now),
         };
         match next {
             Some(deadline) => lapic.timer.arm(deadline),

@@ -501,3 +501,29 @@ fn reset_forgets_everything() {
     assert!(set.claims(1, 0xFEE0_0000));
     assert_eq!(read(&set, 0, SVR), 0xFF);
 }
+
+#[test]
+fn count_down_that_ends_before_it_is_armed_still_fires() {
+    let clock = Arc::new(Clock::host());
+    clock.start();
+    let timers = TimerQueue::new();
+    let world = LapicWorld {
+        clock: clock.clone(),
+        timers: timers.clone(),
+        wake: Arc::new(crate::testing::Record::default()),
+        phys_bits: 39,
+    };
+    let set = LapicSet::new(1, LapicConfig::default(), world);
+    write(&set, 0, SVR, 0x1FF);
+    write(&set, 0, LVT_TIMER_AT, 0x40);
+    write(&set, 0, 0x3E0, 0xB);
+    for _ in 0..1000 {
+        // One nanosecond: over before the store has returned.
+        write(&set, 0, 0x380, 1);
+        let deadline = timers.next_deadline();
+        assert!(deadline.is_some_and(|d| d <= clock.now()), "{deadline:?}");
+        timers.fire_due(clock.now());
+        assert_eq!(set.acknowledge(0), Some(0x40));
+        write(&set, 0, 0xB0, 0);
+    }
+}
