@@ -59,6 +59,8 @@ pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 pub const MTRR_DEF_TYPE: u32 = 0x2FF;
 /// TSC deadline of the local APIC timer.
 pub const TSC_DEADLINE: u32 = 0x6E0;
+/// System configuration of AMD processors: memory encryption and MTRR extensions (APM2 section 3.2.1).
+pub const SYSCFG: u32 = 0xC001_0010;
 /// First x2APIC register; register n of the xAPIC page at offset n*16 is MSR 0x800+n.
 pub const X2APIC_BASE: u32 = 0x800;
 /// Last x2APIC register number.
