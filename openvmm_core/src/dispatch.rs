@@ -357,7 +357,9 @@ impl Worker<'_> {
         }
         for thread in &self.vm.threads {
             for vp in thread.vps() {
-                let _ = writeln!(text, "vp {vp} rip {:#x}", thread.state(vp).await?.rip);
+                let _ = write!(text, "vp {vp} rip {:#x}", thread.state(vp).await?.rip);
+                let retired = thread.retired(vp).await?;
+                text += &retired.map_or_else(|| "\n".to_owned(), |count| format!(" instructions {count}\n"));
             }
         }
         text += &(self.vm.devices.inspect)();

@@ -81,6 +81,16 @@ impl VpThread {
         answer.await.unwrap_or_else(|_| Err(self.dead()))
     }
 
+    /// Instructions that one of its VPs has retired; `None` when the backend does not count.
+    pub(crate) async fn retired(&self, vp: VpIndex) -> Result<Option<u64>, RunError> {
+        let (reply, answer) = oneshot::channel();
+        self.with(Box::new(move |runner| {
+            // Whoever asked may have given up.
+            let _ = reply.send(runner.retired(vp));
+        }));
+        answer.await.map_err(|_| self.dead())
+    }
+
     /// Does `job` on the thread, which must not be in its run call. A dead thread drops it.
     pub(crate) fn with(&self, job: Job) {
         let _ = self.commands.send(Command::With(job));

@@ -98,6 +98,12 @@ pub trait Runner: Send {
     fn state(&mut self, vp: VpIndex) -> Result<X86State, RunError>;
     /// Replaces the register state of one of its VPs.
     fn set_state(&mut self, vp: VpIndex, state: &X86State) -> Result<(), RunError>;
+    /// Instructions that one of its VPs has retired since the partition was made; `None` when the backend
+    /// does not count.
+    fn retired(&self, vp: VpIndex) -> Option<u64> {
+        let _ = vp;
+        None
+    }
     /// What a debugger needs beyond registers; `None` when the backend has no support.
     fn debug(&mut self) -> Option<&mut dyn VpDebug> {
         None
@@ -128,7 +134,7 @@ pub trait VpDebug {
 }
 
 /// An instruction about to run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct TracedInstruction<'a> {
     /// CS selector.
     pub cs: u16,
@@ -138,6 +144,8 @@ pub struct TracedInstruction<'a> {
     pub bitness: u32,
     /// Its bytes, possibly with bytes of later instructions behind.
     pub bytes: &'a [u8],
+    /// Gives its length and its text; not free, so only called for what is shown.
+    pub disassemble: &'a dyn Fn() -> (usize, String),
 }
 
 /// Watches what one VP does. Called on the VP's thread.

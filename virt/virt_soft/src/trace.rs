@@ -2,7 +2,7 @@
 //! The engine's tracer interface over `virt`'s.
 
 use virt::{ExecutionTrace, TracedInstruction};
-use x86emu::{Traced, Tracer};
+use x86emu::{Traced, Tracer, disassemble};
 
 /// A trace as the engine takes it.
 pub(crate) struct Adapter(pub(crate) Box<dyn ExecutionTrace>);
@@ -23,6 +23,7 @@ impl Tracer for Adapter {
             rip: state.rip,
             bitness: state.bitness,
             bytes: state.bytes,
+            disassemble: &|| disassemble(state.bitness, state.rip, state.bytes),
         });
     }
 
