@@ -6,7 +6,6 @@
 //! Not here: how execution is watched ([`virt::ExecutionTrace`]).
 
 use anyhow::Context;
-use iced_x86::{Decoder, DecoderOptions, FastFormatter};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -121,23 +120,13 @@ impl ExecutionTrace for Line {
             return;
         }
         self.begin("run", instruction.rip);
-        let mut decoder = Decoder::with_ip(
-            instruction.bitness,
-            instruction.bytes,
-            instruction.rip,
-            DecoderOptions::NONE,
-        );
-        let decoded = decoder.decode();
+        let (len, text) = (instruction.disassemble)();
         let _ = write!(self.text, " {:04x} ", instruction.cs);
-        let used = instruction
-            .bytes
-            .get(..decoded.len())
-            .unwrap_or(instruction.bytes);
+        let used = instruction.bytes.get(..len).unwrap_or(instruction.bytes);
         used.iter().for_each(|byte| {
             let _ = write!(self.text, "{byte:02x}");
         });
-        self.text.push(' ');
-        FastFormatter::new().format(&decoded, &mut self.text);
+        let _ = write!(self.text, " {text}");
         self.finish();
     }
 
