@@ -298,6 +298,10 @@ impl Runner for SoftRunner {
         Ok(())
     }
 
+    fn retired(&self, vp: VpIndex) -> Option<u64> {
+        self.vps.get(vp as usize).map(|this| this.cpu.retired())
+    }
+
     fn debug(&mut self) -> Option<&mut dyn VpDebug> {
         Some(self)
     }
