@@ -2,7 +2,7 @@
 //! Pairs that run as one uop: an operation that sets flags and the conditional jump behind it.
 //!
 //! Always true: the pair does what its two instructions do one after the other; only the first can
-//! stop. 64-bit mode only. Not here: when a pair may be fused (never in single-instruction blocks).
+//! stop. 64-bit and 32-bit code only. Not here: when a pair may be fused (never in single-instruction blocks).
 
 use crate::bus::Bus;
 use crate::core::{Core, Flow, RIP};
@@ -20,7 +20,8 @@ pub(crate) struct Shape {
 #[inline(always)]
 fn jump<const CC: u8>(c: &mut Core, u: &Uop, target: u64) {
     let to = if c.flags.cond(CC) { target } else { u.next() };
-    c.gpr[RIP] = c.gpr[RIP].wrapping_add(to);
+    // In 32-bit code RIP wraps at 4 GiB, like linear addresses.
+    c.gpr[RIP] = c.gpr[RIP].wrapping_add(to) & c.lin_mask;
 }
 
 fn rr<const CC: u8, O: Alu, T: Int>(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
@@ -114,7 +115,7 @@ fn handler(s: Shape, size: u8, cc: u8) -> Option<OpFn> {
 /// The fused form of an operation and the jump on condition `cc` behind it, if there is one.
 pub(crate) fn fuse(first: &Uop, shape: Shape, jump: &Uop, cc: u8) -> Option<Uop> {
     let memory = matches!(shape.form, Form::RegMem | Form::MemReg | Form::MemImm);
-    if jump.size != 8 || first.is(LOCK) || memory && !first.is(FLAT64) {
+    if jump.size < 4 || first.is(LOCK) || memory && !first.is(FLAT64) {
         return None;
     }
     let mut u = *first;

@@ -231,7 +231,7 @@ impl Source<'_> {
 /// What a fused pair needs to know of its first instruction.
 pub(crate) fn shape(s: &Source<'_>) -> Option<Shape> {
     let kind = alu_kind(s.ins.mnemonic())?;
-    s.is64().then(|| Shape { kind, form: s.form() })
+    (s.key & key::CODE != 0).then(|| Shape { kind, form: s.form() })
 }
 
 /// The condition of a conditional jump.
