@@ -21,7 +21,10 @@ mod tests {
 
     #[test]
     fn one_instruction_is_taken_from_the_bytes() {
-        assert_eq!(disassemble(32, 0x1000, &[0xB0, b'>', 0xEE]), (2, "mov al,3Eh".into()));
+        assert_eq!(
+            disassemble(32, 0x1000, &[0xB0, b'>', 0xEE]),
+            (2, "mov al,3Eh".into())
+        );
         assert_eq!(disassemble(64, 0, &[0x06]).1, "(bad)");
         assert_eq!(disassemble(7, 0, &[0x90]), (0, "(bad)".into()));
     }

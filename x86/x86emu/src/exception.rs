@@ -46,9 +46,13 @@ impl Core {
             if self.deliver(bus, fault.vector, fault.error, source).is_ok() {
                 return Ok(());
             }
-            let Why::Fault(next) = self.why else {
+            let Why::Fault(mut next) = self.why else {
                 return Err(());
             };
+            if source != Source::Software && (vector::TS..=vector::GP).contains(&next.vector) {
+                // EXT: the fault came while an event was delivered (APM2 section 8.4.1).
+                next.error = next.error.map(|e| e | 1);
+            }
             if fault.vector == vector::DF {
                 return Err(());
             }

@@ -181,6 +181,19 @@ fn fault_while_delivering_a_page_fault_is_a_double_fault() {
 }
 
 #[test]
+fn fault_while_delivering_an_interrupt_has_the_ext_bit() {
+    payload!(spin, "sti", "2:", "jmp 2b");
+    let mut r = Rig::long(&spin());
+    // The gate's code segment is a data segment.
+    r.put64(0x2000 + 0x40 * 16, 0x8E00_0010_3400);
+    r.world.interrupts.push_back(0x40);
+    r.cpu.attention().interrupt();
+    r.run_to_hlt();
+    let v: Vec<_> = r.events().iter().map(|e| (e.vector, e.error)).collect();
+    assert_eq!(v, [(0x40, None), (13, Some(0x11))]);
+}
+
+#[test]
 fn fault_while_delivering_a_double_fault_is_a_triple_fault() {
     let mut r = Rig::long(&read_rax());
     r.page(0x9000, 0);
