@@ -227,6 +227,32 @@ fn snp_linux_direct_rules_are_checked() {
 }
 
 #[test]
+fn machines_of_linux_images_are_checked() {
+    let linux = |pages: u64, processors: u32| {
+        let machine = format!(r#""memory_page_count": {pages}, "processor_count": {processors}"#);
+        x64(
+            "\"none\"",
+            &format!(r#"{{"linux": {{"use_initrd": false, "command_line": "", {machine}}}}}"#),
+        )
+    };
+    assert!(parse(&linux(2048, 255)).is_ok());
+    let at = "m.json:7:14: linux";
+    let range = "it must be from 2048 to 1073741824";
+    assert_refused(
+        &linux(2047, 1),
+        &format!("{at} memory_page_count is 2047; {range}"),
+    );
+    assert_refused(
+        &linux(2048, 0),
+        &format!("{at} processor_count is 0; it must be from 1 to 255"),
+    );
+    assert_refused(
+        &linux(2048, 256),
+        &format!("{at} processor_count is 256; it must be from 1 to 255"),
+    );
+}
+
+#[test]
 fn flat_images_are_checked() {
     let flat = |more: &str| {
         format!(
