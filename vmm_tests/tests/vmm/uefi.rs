@@ -192,6 +192,45 @@ fn line_that_build_igvm_prints_runs_as_printed() {
     assert_eq!(ran.status.code(), Some(0));
 }
 
+#[test]
+fn build_igvm_takes_other_manifests_and_firmware() {
+    let folder = Folder::new();
+    let manifest = folder.write(
+        "custom-for-test.json",
+        include_str!("../../../manifests/uefi-x64.json"),
+    );
+    let firmware = folder.write("other.fd", payloads::uefi_probe::firmware());
+    let build = [
+        "xtask",
+        "build-igvm",
+        "x64",
+        "--override-manifest",
+        arg(&manifest),
+        "--firmware",
+        arg(&firmware),
+    ];
+    let built = vmm_tests::programs::run("cargo".as_ref(), build);
+    let printed = String::from_utf8(built.stdout).unwrap();
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let file = "out/build-igvm/debug/custom-for-test.bin";
+    assert!(
+        printed.contains(&format!("--igvm type=uefi,path=./{file} ")),
+        "{printed}"
+    );
+    let file = vmm_tests::programs::repository().join(file);
+    let same = std::fs::read(files::uefi_probe().path()).unwrap();
+    assert!(
+        std::fs::read(&file).unwrap() == same,
+        "the same inputs gave another file"
+    );
+    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(file.with_extension("bin.map")).unwrap();
+}
+
 /// The blob that a report lists, without the payloads of the structures `without`.
 fn blob(report: &Value, without: &[u32]) -> Vec<u8> {
     let hex = report["hand_over"]["bytes"].as_str().unwrap();
