@@ -12,6 +12,7 @@ mod build_igvm;
 mod check;
 mod ci;
 mod command;
+mod debian;
 mod laws;
 mod run;
 mod soak;

@@ -7,7 +7,7 @@
 
 use crate::command::{Cmd, installed};
 use crate::workspace::{self, Profile};
-use crate::{build_igvm, tools};
+use crate::{build_igvm, debian, tools};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -74,7 +74,8 @@ pub(crate) fn run_tests(scope: &[String]) -> Result<()> {
         .env(
             "OPENVMM_TOOLS",
             &tools::cargo_root().join("bin").display().to_string(),
-        );
+        )
+        .env("OPENVMM_KERNEL", &debian::kernel_folder().display().to_string());
     if runner == "libtest" {
         cmd = cmd.args(["--tests", "--", "--show-output"]);
     }

@@ -6,7 +6,7 @@
 //! into `tools` below the target directory.
 
 use crate::command::{Cmd, installed};
-use crate::workspace;
+use crate::{debian, workspace};
 use std::path::PathBuf;
 
 /// A Debian package and the file that shows that it is installed.
@@ -14,6 +14,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("device-tree-compiler", "/usr/bin/dtc"),
     ("acpica-tools", "/usr/bin/iasl"),
     ("ovmf", "/usr/share/OVMF/OVMF_CODE.fd"),
+    ("busybox-static", "/bin/busybox"),
 ];
 
 /// The crate that holds `igvm-wrap` and `igvm-inspect`, at the version that the tests were written for.
@@ -28,6 +29,7 @@ pub(crate) fn cargo_root() -> PathBuf {
 pub(crate) fn install() {
     install_debian();
     install_virtfw();
+    debian::fetch_kernel();
 }
 
 fn install_debian() {

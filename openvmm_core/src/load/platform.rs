@@ -18,7 +18,7 @@ pub(super) fn choose(file: &File<'_>, notes: &mut Notes) -> anyhow::Result<Isola
     let find = |isolation| {
         platforms
             .iter()
-            .find(|p| p.isolation == isolation && p.highest_vtl == 0)
+            .find(|p| p.isolation == isolation && !needs_vtl2(p))
     };
     let Some(chosen) = find(Isolation::Native).or_else(|| find(Isolation::Vsm)) else {
         return Err(nothing_fits(file, &platforms));
@@ -42,7 +42,12 @@ fn reason(platform: &Platform) -> Option<&'static str> {
     if platform.isolation.is_confidential() {
         return Some(ISOLATED);
     }
-    (platform.highest_vtl > 0).then_some(VTL2)
+    needs_vtl2(platform).then_some(VTL2)
+}
+
+/// NATIVE has no VTLs: virtfw's igvm-wrap writes 2 as its highest for plain firmware.
+fn needs_vtl2(platform: &Platform) -> bool {
+    platform.isolation != Isolation::Native && platform.highest_vtl > 0
 }
 
 fn nothing_fits(file: &File<'_>, platforms: &[Platform]) -> anyhow::Error {

@@ -98,10 +98,10 @@ impl Bus for World<'_> {
         self.deadline_moved();
     }
 
-    /// SYSCFG is there on every AMD processor, and guests read it without looking first; none of its
-    /// features is on or can be turned on.
+    /// SYSCFG and INT_PENDING_MSG are there on every AMD processor of this family, and guests read them
+    /// without looking first; none of their features is on or can be turned on.
     fn read_msr(&mut self, msr: u32) -> Result<u64, MsrFault> {
-        if msr == x86defs::msr::SYSCFG {
+        if matches!(msr, x86defs::msr::SYSCFG | x86defs::msr::INT_PENDING_MSG) {
             return Ok(0);
         }
         self.shared.bus.msr_read(self.vp, msr).ok_or(MsrFault)

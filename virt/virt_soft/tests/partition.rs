@@ -175,15 +175,17 @@ fn a_guest_writes_to_a_port_and_stops_when_asked() {
 }
 
 #[test]
-fn syscfg_reads_zero_as_no_feature_is_on() {
-    // mov eax, -1; mov ecx, 0xc0010010; rdmsr; add al, '0'; mov dx, 0x3f8; out dx, al; out 0x10, al; jmp $
-    let code = [
-        0x66, 0xB8, 0xFF, 0xFF, 0xFF, 0xFF, 0x66, 0xB9, 0x10, 0x00, 0x01, 0xC0, 0x0F, 0x32, 0x04, b'0', 0xBA,
-        0xF8, 0x03, 0xEE, 0xE6, 0x10, 0xEB, 0xFE,
-    ];
-    let mut vm = vm(&code, 1, false);
-    assert_eq!(vm.runner.run().unwrap(), VpStop::Requested);
-    assert_eq!(vm.output(), "0");
+fn amd_configuration_reads_zero_as_no_feature_is_on() {
+    for low in [0x10, 0x55] {
+        // mov eax, -1; mov ecx, 0xc0010000 + low; rdmsr; add al, '0'; mov dx, 0x3f8; out dx, al; out 0x10, al; jmp $
+        let code = [
+            0x66, 0xB8, 0xFF, 0xFF, 0xFF, 0xFF, 0x66, 0xB9, low, 0x00, 0x01, 0xC0, 0x0F, 0x32, 0x04, b'0',
+            0xBA, 0xF8, 0x03, 0xEE, 0xE6, 0x10, 0xEB, 0xFE,
+        ];
+        let mut vm = vm(&code, 1, false);
+        assert_eq!(vm.runner.run().unwrap(), VpStop::Requested);
+        assert_eq!(vm.output(), "0");
+    }
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub const MTRR_DEF_TYPE: u32 = 0x2FF;
 pub const TSC_DEADLINE: u32 = 0x6E0;
 /// System configuration of AMD processors: memory encryption and MTRR extensions (APM2 section 3.2.1).
 pub const SYSCFG: u32 = 0xC001_0010;
+/// Interrupt pending messages of early AMD processors, with their C1E enables (BKDG of family 0Fh).
+pub const INT_PENDING_MSG: u32 = 0xC001_0055;
 /// First x2APIC register; register n of the xAPIC page at offset n*16 is MSR 0x800+n.
 pub const X2APIC_BASE: u32 = 0x800;
 /// Last x2APIC register number.

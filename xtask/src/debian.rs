@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+//! Debian's cloud kernel, unpacked but not installed, for tests that boot it.
+//!
+//! Always true: a kernel that is there already is kept; one that cannot be had is said so, and the tests
+//! that need it skip with that reason.
+
+use crate::command::{Cmd, installed};
+use crate::workspace;
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+
+/// The package that depends on the newest kernel package.
+const META: &str = "linux-image-cloud-amd64";
+
+/// The folder that holds `vmlinuz-*`.
+pub(crate) fn kernel_folder() -> PathBuf {
+    folder().join("boot")
+}
+
+/// Everything that is fetched from Debian goes below here.
+fn folder() -> PathBuf {
+    workspace::target_dir().join("debian")
+}
+
+/// Fetches the kernel unless one is there.
+pub(crate) fn fetch_kernel() {
+    if has_kernel() {
+        return;
+    }
+    if !installed("apt-get") || !installed("dpkg-deb") {
+        println!("tools: no apt-get here; tests that boot Debian's kernel skip");
+        return;
+    }
+    if let Err(error) = fetch() {
+        println!("tools: {error:#}; tests that boot Debian's kernel skip");
+    }
+}
+
+fn has_kernel() -> bool {
+    // A folder that is not there holds no kernel.
+    let mut entries = std::fs::read_dir(kernel_folder()).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().to_string_lossy().starts_with("vmlinuz-"))
+}
+
+fn fetch() -> Result<()> {
+    let depends = Cmd::new("apt-cache", ["depends", META]).output()?;
+    let package = package_of(&depends).with_context(|| format!("apt-cache knows no kernel of {META}"))?;
+    let folder = folder();
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let path = folder.display().to_string();
+    // apt-get download writes to its working directory.
+    let script =
+        r#"cd "$1" && apt-get download --quiet "$2" && dpkg-deb --fsys-tarfile "$2"_*.deb | tar -x ./boot"#;
+    Cmd::new("sh", ["-c", script, "sh", &path, package]).run()?;
+    if !has_kernel() {
+        bail!("package {package} holds no /boot/vmlinuz");
+    }
+    Ok(())
+}
+
+/// The kernel's package among what the other depends on.
+fn package_of(depends: &str) -> Option<&str> {
+    let mut names = depends
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "));
+    names.find(|name| name.starts_with("linux-image-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::package_of;
+
+    #[test]
+    fn kernel_package_is_found_among_dependencies() {
+        let text = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-48-cloud-amd64\n  Suggests: x\n";
+        assert_eq!(package_of(text), Some("linux-image-6.1.0-48-cloud-amd64"));
+        assert_eq!(package_of("linux-image-cloud-amd64\n"), None);
+    }
+}
