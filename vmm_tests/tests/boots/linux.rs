@@ -95,6 +95,30 @@ fn igvm_file_reaches_user_space_like_the_direct_boot() {
     reports(&vm.args(["-m", "512M"]), 1, "console=ttyS0");
 }
 
+#[test]
+fn typed_lines_reach_a_shell_by_interrupt() {
+    let script = "echo ready\nwhile read line; do echo \"got <$line>\"; [ \"$line\" = off ] && grep ttyS0 /proc/interrupts && poweroff -f; done\n";
+    let linux = match Linux::with(script) {
+        Ok(linux) => linux,
+        Err(reason) => return skip("typed_lines_reach_a_shell_by_interrupt", &reason),
+    };
+    let mut vm = direct(&linux, "quiet").start();
+    // Opening the port drops what came before.
+    vm.wait_for("ready");
+    for line in [
+        "one two three",
+        "0123456789abcdefghijklmnopqrstuvwxyz0123456789",
+        "off",
+    ] {
+        vm.send(format!("{line}\n").as_bytes());
+        vm.wait_for(&format!("got <{line}>"));
+    }
+    let interrupts = vm.wait_for("ttyS0");
+    let count: u64 = interrupts.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(count > 10, "{interrupts}");
+    assert_eq!(vm.wait_for_exit().code, 0);
+}
+
 /// Runs `command` where /dev/kvm is /dev/null, in a mount namespace of its own.
 fn without_kvm(command: &Command) -> Output {
     let mut hidden = Command::new("unshare");
