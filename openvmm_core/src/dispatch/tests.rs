@@ -230,7 +230,8 @@ fn every_verb_does_its_part_on_an_idle_guest() {
     );
     let text = r.client.inspect().unwrap();
     assert!(
-        text.starts_with("running\n") && text.ends_with("vp 0 rip 0x1234 instructions 42\nvp 1 rip 0x1234\nuart idle\n"),
+        text.starts_with("running\n")
+            && text.ends_with("vp 0 rip 0x1234 instructions 42\nvp 1 rip 0x1234\nuart idle\n"),
         "{text}"
     );
     assert!(r.client.dump().unwrap().contains("vp 1: rip 0x1234 in real mode"));
