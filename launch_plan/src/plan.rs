@@ -39,6 +39,12 @@ impl Isolation {
         }
     }
 
+    /// Whether a highest VTL above 0 means that the image runs there. NATIVE has no VTLs, and virtfw's
+    /// igvm-wrap writes 2 as its highest for plain firmware.
+    pub const fn has_vtls(self) -> bool {
+        !matches!(self, Self::Native)
+    }
+
     /// Whether the guest's memory or registers are protected from the host by hardware.
     pub const fn is_confidential(self) -> bool {
         !matches!(self, Self::Native | Self::Vsm)

@@ -73,7 +73,7 @@ const SETUP_MAGIC: u64 = 0x202;
 
 /// Decides what a plan is.
 pub fn detect(plan: &LaunchPlan<'_>) -> Result<Detection, AmbiguousPayload> {
-    if plan.facts.highest_vtl > 0 {
+    if plan.facts.isolation.has_vtls() && plan.facts.highest_vtl > 0 {
         let reason = format!("it needs vtl {}", plan.facts.highest_vtl);
         return Ok(Detection {
             payload: PayloadKind::OpenHcl,

@@ -45,9 +45,8 @@ fn reason(platform: &Platform) -> Option<&'static str> {
     needs_vtl2(platform).then_some(VTL2)
 }
 
-/// NATIVE has no VTLs: virtfw's igvm-wrap writes 2 as its highest for plain firmware.
 fn needs_vtl2(platform: &Platform) -> bool {
-    platform.isolation != Isolation::Native && platform.highest_vtl > 0
+    platform.isolation.has_vtls() && platform.highest_vtl > 0
 }
 
 fn nothing_fits(file: &File<'_>, platforms: &[Platform]) -> anyhow::Error {

@@ -137,7 +137,16 @@ fn magic_may_cross_from_one_page_to_the_next() {
 fn vtl2_is_openhcl_whatever_else_is_there() {
     let mut image = Image::new().page(0xFFFF_F000, &OVMF_FOOTER.to_bytes_le(), 0xFD0);
     image.facts.highest_vtl = 2;
+    image.facts.isolation = Isolation::Vsm;
     assert_eq!(image.detect().to_string(), "type=openhcl (it needs vtl 2)");
+}
+
+#[test]
+fn native_images_need_no_vtl_whatever_their_header_says() {
+    let mut image = Image::new().page(0xFFFF_F000, &OVMF_FOOTER.to_bytes_le(), 0xFD0);
+    image.facts.highest_vtl = 2;
+    image.facts.isolation = Isolation::Native;
+    assert_eq!(image.detect().payload, PayloadKind::Ovmf);
 }
 
 #[test]

@@ -125,5 +125,5 @@ fn image_of_igvm_wrap_reaches_its_shell() {
     ];
     let made = programs::run(&wrap, args);
     assert!(made.status.success(), "{made:?}");
-    igvm_reaches_shell("ovmf", file.path());
+    igvm_reaches_shell("auto", file.path());
 }
