@@ -39,8 +39,8 @@ const SOAKS: &[Soak] = &[
         about: "random instructions on the engine and on the host processor: same registers, flags and memory",
         package: "x86emu",
         example: "differential",
-        count: 100_000_000,
-        chunk: 5_000_000,
+        count: 1_000_000_000,
+        chunk: 10_000_000,
     },
     Soak {
         name: "random-code",
