@@ -6,7 +6,7 @@
 //! Not here: the ioctls.
 
 use launch_plan::Isolation;
-use x86defs::vmsa::{VMSA_FIELDS, VMSA_SIZE, VmsaField, offset, sev_features};
+use x86defs::vmsa::{ResetState, VMSA_FIELDS, VMSA_SIZE, VmsaField, offset, reset_page, sev_features};
 
 /// A 4 KiB save area.
 pub type Vmsa = Box<[u8; VMSA_SIZE]>;
@@ -172,47 +172,17 @@ pub fn forbidden_fields(file: &[u8]) -> Vec<FieldIssue> {
 
 /// The save area of a VP that no context describes: KVM's own reset state (sev.md 2.6, "raw reset").
 pub fn reset_state(isolation: Isolation) -> Vmsa {
-    let mut p: Vmsa = Box::new([0; VMSA_SIZE]);
-    let segments = [
-        (offset::ES, 0, 0x92, 0),
-        (offset::CS, 0xF000, 0x9A, 0xFFFF_0000),
-        (offset::SS, 0, 0x92, 0),
-        (offset::DS, 0, 0x92, 0),
-        (offset::FS, 0, 0x92, 0),
-        (offset::GS, 0, 0x92, 0),
-        (offset::GDTR, 0, 0, 0),
-        (offset::LDTR, 0, 0x82, 0),
-        (offset::IDTR, 0, 0, 0),
-        (offset::TR, 0, 0x83, 0),
-    ];
-    for (at, selector, attributes, base) in segments {
-        put::<2>(&mut p, at, selector);
-        put::<2>(&mut p, at + 2, attributes);
-        put::<4>(&mut p, at + 4, 0xFFFF);
-        put::<8>(&mut p, at + 8, base);
-    }
     let features = if isolation == Isolation::Snp {
         sev_features::SNP_ACTIVE
     } else {
         0
     };
-    let registers = [
-        (offset::EFER, x86defs::efer::SVME),
-        (offset::CR4, x86defs::cr4::MCE),
-        (offset::CR0, x86defs::cr0::ET),
-        (offset::DR7, 0x400),
-        (offset::DR6, 0xFFFF_0FF0),
-        (offset::RFLAGS, x86defs::rflags::RESERVED_ONE),
-        (offset::RIP, 0xFFF0),
-        (offset::PAT, x86defs::msr::PAT_RESET),
-        (offset::RDX, 0x600),
-        (offset::SEV_FEATURES, features),
-        (offset::XCR0, 1),
-    ];
-    for (at, value) in registers {
-        put::<8>(&mut p, at, value);
-    }
-    put::<4>(&mut p, offset::MXCSR, 0x1F80);
-    put::<2>(&mut p, offset::FCW, 0x37F);
-    p
+    Box::new(reset_page(&ResetState {
+        entry: 0xFFFF_FFF0,
+        rdx: 0x600,
+        code: 0x9A,
+        data: 0x92,
+        task: 0x83,
+        features,
+    }))
 }

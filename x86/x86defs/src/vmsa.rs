@@ -211,6 +211,71 @@ pub const VMSA_FIELDS: &[VmsaField] = &[
     field("padding", 0x670, VMSA_SIZE - VMSA_USED),
 ];
 
+/// What differs between the reset states that hypervisors and loaders give a VP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResetState {
+    /// Linear address of the first instruction; CS holds its upper half, RIP its lower.
+    pub entry: u32,
+    /// RDX, by convention the processor's CPUID signature.
+    pub rdx: u64,
+    /// Attributes of CS.
+    pub code: u16,
+    /// Attributes of DS, ES, FS, GS and SS.
+    pub data: u16,
+    /// Attributes of TR.
+    pub task: u16,
+    /// SEV_FEATURES.
+    pub features: u64,
+}
+
+/// The save area of a VP in reset state (APM2 table 14-1, with what SEV-ES adds).
+pub fn reset_page(state: &ResetState) -> [u8; VMSA_SIZE] {
+    let mut page = [0; VMSA_SIZE];
+    let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
+    let segments = [
+        (offset::ES, 0, state.data, 0),
+        (
+            offset::CS,
+            0xF000,
+            state.code,
+            u64::from(state.entry & 0xFFFF_0000),
+        ),
+        (offset::SS, 0, state.data, 0),
+        (offset::DS, 0, state.data, 0),
+        (offset::FS, 0, state.data, 0),
+        (offset::GS, 0, state.data, 0),
+        (offset::GDTR, 0, 0, 0),
+        (offset::LDTR, 0, 0x82, 0),
+        (offset::IDTR, 0, 0, 0),
+        (offset::TR, 0, state.task, 0),
+    ];
+    for (at, selector, attributes, base) in segments {
+        put(at, &u16::to_le_bytes(selector));
+        put(at + 2, &u16::to_le_bytes(attributes));
+        put(at + 4, &0xFFFFu32.to_le_bytes());
+        put(at + 8, &u64::to_le_bytes(base));
+    }
+    let registers = [
+        (offset::EFER, crate::efer::SVME),
+        (offset::CR4, crate::cr4::MCE),
+        (offset::CR0, crate::cr0::ET),
+        (offset::DR7, 0x400),
+        (offset::DR6, 0xFFFF_0FF0),
+        (offset::RFLAGS, crate::rflags::RESERVED_ONE),
+        (offset::RIP, u64::from(state.entry & 0xFFFF)),
+        (offset::PAT, crate::msr::PAT_RESET),
+        (offset::RDX, state.rdx),
+        (offset::SEV_FEATURES, state.features),
+        (offset::XCR0, 1),
+    ];
+    for (at, value) in registers {
+        put(at, &u64::to_le_bytes(value));
+    }
+    put(offset::MXCSR, &0x1F80u32.to_le_bytes());
+    put(offset::FCW, &0x37Fu16.to_le_bytes());
+    page
+}
+
 /// The field that holds byte `offset`, which must be below [`VMSA_SIZE`].
 pub fn field_at(offset: usize) -> Option<&'static VmsaField> {
     let i = VMSA_FIELDS
