@@ -5,9 +5,9 @@
 //! error that lists both with their reasons. Not here: choosing a machine, refusing OpenHCL.
 
 use crate::linux::START_INFO_MAGIC;
+use crate::ovmf::FOOTER as OVMF_FOOTER;
 use crate::uefi::x64;
 use launch_plan::{Arch, Contents, LaunchPlan, StepKind, VpState};
-use uuid::Uuid;
 use x86defs::state::gpr;
 
 /// What an image needs around itself.
@@ -63,8 +63,7 @@ pub struct AmbiguousPayload {
     pub second: Detection,
 }
 
-/// Footer of OVMF's GUIDed table, which ends 32 bytes below 4 GiB.
-const OVMF_FOOTER: Uuid = Uuid::from_u128(0x96B5_82DE_1FB2_45F7_BAEA_A366_C55A_082D);
+/// Where the footer of OVMF's GUIDed table is.
 const OVMF_FOOTER_GPA: u64 = (1 << 32) - 0x30;
 /// Offset of `_FVH` in a firmware volume header.
 const VOLUME_SIGNATURE: u64 = 40;

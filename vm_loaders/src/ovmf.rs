@@ -11,5 +11,6 @@ mod tables;
 mod wrap;
 
 pub use save_area::{ResetVp, reset_save_area};
+pub(crate) use tables::FOOTER;
 pub use tables::{IgvmArea, OvmfError, Section, SectionKind, Tables};
 pub use wrap::{Entry, WrapOptions, plan};

@@ -6,37 +6,15 @@
 //! length (data + 18) and GUID.
 
 use std::fmt;
+use uuid::Uuid;
 
-const GUID_FOOTER: [u8; 16] = guid(
-    0x96b5_82de,
-    0x1fb2,
-    0x45f7,
-    [0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d],
-);
-const GUID_SEV_ES_RESET: [u8; 16] = guid(
-    0x00f7_71de,
-    0x1a7e,
-    0x4fcb,
-    [0x89, 0x0e, 0x68, 0xc7, 0x7e, 0x2f, 0xb4, 0x4e],
-);
-const GUID_SEV_METADATA: [u8; 16] = guid(
-    0xdc88_6566,
-    0x984a,
-    0x4798,
-    [0xa7, 0x5e, 0x55, 0x85, 0xa7, 0xbf, 0x67, 0xcc],
-);
-const GUID_HASH_TABLE: [u8; 16] = guid(
-    0x7255_371f,
-    0x3a3b,
-    0x4b04,
-    [0x92, 0x7b, 0x1d, 0xa6, 0xef, 0xa8, 0xd4, 0x54],
-);
-const GUID_IGVM: [u8; 16] = guid(
-    0x784f_a70e,
-    0x3176,
-    0x4677,
-    [0x8a, 0x20, 0x04, 0xb6, 0x86, 0x99, 0xe3, 0x74],
-);
+/// Footer of the table; its 16 bytes end 32 bytes before the end of the image.
+pub(crate) const FOOTER: Uuid = Uuid::from_u128(0x96B5_82DE_1FB2_45F7_BAEA_A366_C55A_082D);
+const GUID_FOOTER: [u8; 16] = FOOTER.to_bytes_le();
+const GUID_SEV_ES_RESET: [u8; 16] = Uuid::from_u128(0x00F7_71DE_1A7E_4FCB_890E_68C7_7E2F_B44E).to_bytes_le();
+const GUID_SEV_METADATA: [u8; 16] = Uuid::from_u128(0xDC88_6566_984A_4798_A75E_5585_A7BF_67CC).to_bytes_le();
+const GUID_HASH_TABLE: [u8; 16] = Uuid::from_u128(0x7255_371F_3A3B_4B04_927B_1DA6_EFA8_D454).to_bytes_le();
+const GUID_IGVM: [u8; 16] = Uuid::from_u128(0x784F_A70E_3176_4677_8A20_04B6_8699_E374).to_bytes_le();
 
 /// Bytes between the footer GUID and the end of the image (the reset vector).
 const FOOTER_DISTANCE: usize = 32;
@@ -44,13 +22,6 @@ const FOOTER_DISTANCE: usize = 32;
 const ENTRY_TAIL: usize = 18;
 /// More sections than any image has; bounds what a hostile one can make us do.
 const MAX_SECTIONS: u32 = 64;
-
-const fn guid(a: u32, b: u16, c: u16, d: [u8; 8]) -> [u8; 16] {
-    let (a, b, c) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes());
-    [
-        a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7],
-    ]
-}
 
 /// Why an image cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
