@@ -1,65 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! `igvmtool`: build, look at, check, measure and sign IGVM files.
-//!
-//! Always true: exit code 0 is fine, 1 is findings, 2 is a wrong command line or manifest, 3 is a file
-//! that could not be read or is not IGVM; every command works on the plan that `vm_loaders` gives, there
-//! is no second interpretation of directives. Not here: launching (`openvmm`).
+//! `igvmtool`, the program; its commands are in the library.
 #![forbid(unsafe_code)]
 
-mod build;
-mod check;
-mod failure;
-mod inspect;
-mod manifest;
-mod measure;
-mod opened;
-mod output;
-mod sign;
-mod verify;
-mod wrap;
-
-use clap::{Parser, Subcommand};
-use failure::exit_code;
 use std::process::ExitCode;
 
-/// Builds, shows, checks, measures and signs IGVM files.
-#[derive(Debug, Parser)]
-#[command(name = "igvmtool", version, max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Builds a file from a manifest (igvmfilegen's schema; see manifests/README.md).
-    Build(build::Args),
-    /// Prints what a file starts, platform by platform.
-    Inspect(inspect::Args),
-    /// Lists every problem of a file; exit code 1 if there are errors.
-    Check(check::Args),
-    /// Prints launch digests, and why other tools print other ones.
-    Measure(measure::Args),
-    /// Gives the SEV-SNP platform of a file a signed ID block.
-    Sign(sign::Args),
-    /// Says whether a file gives an attestation report or a digest, and if not, why.
-    Verify(verify::Args),
-    /// Makes an IGVM file of an OVMF image.
-    Wrap(wrap::Args),
-}
-
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Build(args) => build::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Measure(args) => measure::run(&args),
-        Command::Sign(args) => sign::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Wrap(args) => wrap::run(&args),
-    };
-    if let Err(failure) = &result {
-        eprintln!("igvmtool: {failure}");
-    }
-    exit_code(&result)
+    igvmtool::run(std::env::args_os())
 }
