@@ -16,9 +16,11 @@ pub use ports::PortWidth;
 
 use crate::lapic::LapicSet;
 use crate::lock;
-use chipset_device::{Device, MmioDevice, MsrHandler, Placement, PortDevice, VpBus, VpEvents, VpIndex};
+use chipset_device::{
+    Device, MmioDevice, MsrHandler, Placement, PortDevice, VpBus, VpEvents, VpIndex, VpPorts,
+};
 use mmio::MmioMap;
-use ports::PortMap;
+use ports::{Owner, PortMap};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
@@ -206,7 +208,7 @@ impl ChipsetBuilder {
         width: PortWidth,
         device: Arc<Mutex<dyn PortDevice>>,
     ) -> Result<PortWindow, BusError> {
-        let id = self.ports.add(name, len, width, device)?;
+        let id = self.ports.add(name, len, width, Owner::Device(device))?;
         Ok(PortWindow {
             map: self.ports.clone(),
             id,
@@ -223,6 +225,18 @@ impl ChipsetBuilder {
     ) -> Result<(), BusError> {
         let (first, len) = ports;
         self.add_port_window(name, len, width, device)?.map(Some(first))
+    }
+
+    /// Gives `owner`, who has to know which VP asks, the ports `first..first + len`.
+    pub fn add_vp_ports(
+        &mut self,
+        name: &str,
+        ports: (u16, u16),
+        owner: Arc<dyn VpPorts>,
+    ) -> Result<(), BusError> {
+        let (first, len) = ports;
+        let id = self.ports.add(name, len, PortWidth::Any, Owner::PerVp(owner))?;
+        self.ports.map(id, Some(first))
     }
 
     /// Takes `len` ports at `first` silently: they read all ones, writes are dropped, nothing is logged.
@@ -362,12 +376,12 @@ impl Chipset {
 }
 
 impl VpBus for Chipset {
-    fn port_read(&self, _vp: VpIndex, port: u16, data: &mut [u8]) {
-        self.ports.read(port, data);
+    fn port_read(&self, vp: VpIndex, port: u16, data: &mut [u8]) {
+        self.ports.read(vp, port, data);
     }
 
-    fn port_write(&self, _vp: VpIndex, port: u16, data: &[u8]) {
-        self.ports.write(port, data);
+    fn port_write(&self, vp: VpIndex, port: u16, data: &[u8]) {
+        self.ports.write(vp, port, data);
     }
 
     fn mmio_read(&self, vp: VpIndex, gpa: u64, data: &mut [u8]) {

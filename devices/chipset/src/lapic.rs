@@ -19,7 +19,9 @@ pub use message::{ApicMessage, DeliveryMode, Destination};
 pub use registers::LapicConfig;
 
 use crate::lock;
-use chipset_device::{Clock, MsiTarget, TimerClient, TimerHandle, TimerQueue, VpEvents, VpIndex, VpWake};
+use chipset_device::{
+    Clock, MsiTarget, TimerClient, TimerHandle, TimerQueue, VpEvents, VpIndex, VpInterrupts, VpWake,
+};
 use registers::{Effect, LVT_LINT1, LVT_TIMER, Registers, reg};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -213,11 +215,6 @@ impl LapicSet {
         {
             lapic.timer.disarm();
         }
-    }
-
-    /// Requests edge-triggered `vector` on one VP, for devices that name VPs rather than APIC ids.
-    pub fn request(&self, vp: VpIndex, vector: u8) {
-        self.with(vp, |r| r.receive(DeliveryMode::Fixed, vector, false));
     }
 
     /// Makes an NMI pending on one VP.
@@ -540,5 +537,25 @@ impl MsiTarget for LapicSet {
             vector: data as u8,
             level_triggered: data & (1 << 15) != 0,
         });
+    }
+}
+
+impl VpInterrupts for LapicSet {
+    fn request(&self, vp: VpIndex, vector: u8) {
+        self.with(vp, |r| r.receive(DeliveryMode::Fixed, vector, false));
+    }
+
+    fn set_auto_eoi(&self, vp: VpIndex, vector: u8, on: bool) {
+        self.with(vp, |r| r.auto_eoi.set(vector, on));
+    }
+
+    fn apic_read(&self, vp: VpIndex, offset: u16) -> Option<u32> {
+        let number = u32::from(offset >> 4);
+        let now = self.now_for(number);
+        self.with(vp, |r| r.read(number, now)).flatten()
+    }
+
+    fn apic_write(&self, vp: VpIndex, offset: u16, value: u32) -> bool {
+        self.write_register(vp, u32::from(offset >> 4), value)
     }
 }

@@ -92,6 +92,27 @@ pub trait MsrHandler: Send + Sync {
     }
 }
 
+/// A range of ports whose owner has to know which virtual processor asks. `offset` counts from the range's
+/// first port. Called from every VP's thread.
+pub trait VpPorts: Send + Sync {
+    /// IN.
+    fn port_read(&self, vp: VpIndex, offset: u16, data: &mut [u8]);
+    /// OUT.
+    fn port_write(&self, vp: VpIndex, offset: u16, data: &[u8]);
+}
+
+/// The local APICs, for devices that name virtual processors and not APIC ids. Unknown VPs are ignored.
+pub trait VpInterrupts: Send + Sync {
+    /// Requests edge-triggered `vector` on `vp`.
+    fn request(&self, vp: VpIndex, vector: u8);
+    /// Makes `vp` end every interrupt of `vector` by itself when it takes it (Hyper-V's auto-EOI), or not.
+    fn set_auto_eoi(&self, vp: VpIndex, vector: u8, on: bool);
+    /// The register at byte `offset` of the local APIC's page; `None` when there is none.
+    fn apic_read(&self, vp: VpIndex, offset: u16) -> Option<u32>;
+    /// Writes the register at byte `offset` of the local APIC's page; `false` when there is none.
+    fn apic_write(&self, vp: VpIndex, offset: u16, value: u32) -> bool;
+}
+
 /// A device's place on a bus, moved by whoever decodes for it (a BAR, PMBASE, PCIEXBAR).
 pub trait Placement: Send + Sync {
     /// Moves to `at`, first address and length, or off the bus. On an error, which says who is in the

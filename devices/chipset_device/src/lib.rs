@@ -14,7 +14,9 @@ mod line;
 mod power;
 mod timer;
 
-pub use bus::{Device, MmioDevice, MsrHandler, Placement, PortDevice, VpBus, VpEvents, VpWake};
+pub use bus::{
+    Device, MmioDevice, MsrHandler, Placement, PortDevice, VpBus, VpEvents, VpInterrupts, VpPorts, VpWake,
+};
 pub use clock::Clock;
 pub use line::{InterruptLine, LineTarget, MsiTarget};
 pub use power::{PowerRequest, PowerSink};

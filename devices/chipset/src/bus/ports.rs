@@ -7,7 +7,7 @@
 use super::unclaimed::Unclaimed;
 use super::{BusError, Span};
 use crate::lock;
-use chipset_device::PortDevice;
+use chipset_device::{PortDevice, VpIndex, VpPorts};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -26,9 +26,34 @@ const ABSORBED: u8 = u8::MAX;
 const PORTS: usize = 0x1_0000;
 const UNMAPPED: u32 = u32::MAX;
 
+/// Who answers.
+#[derive(Clone)]
+pub(super) enum Owner {
+    /// A device, which does not know who asks.
+    Device(Arc<Mutex<dyn PortDevice>>),
+    /// A device that does.
+    PerVp(Arc<dyn VpPorts>),
+}
+
+impl Owner {
+    fn read(&self, vp: VpIndex, offset: u16, data: &mut [u8]) {
+        match self {
+            Self::Device(device) => lock(device).port_read(offset, data),
+            Self::PerVp(ports) => ports.port_read(vp, offset, data),
+        }
+    }
+
+    fn write(&self, vp: VpIndex, offset: u16, data: &[u8]) {
+        match self {
+            Self::Device(device) => lock(device).port_write(offset, data),
+            Self::PerVp(ports) => ports.port_write(vp, offset, data),
+        }
+    }
+}
+
 struct Slot {
     name: String,
-    device: Arc<Mutex<dyn PortDevice>>,
+    owner: Owner,
     /// First port, or [`UNMAPPED`].
     base: AtomicU32,
     len: u16,
@@ -59,25 +84,19 @@ impl PortMap {
         self.slots.get(usize::from(id).checked_sub(1)?)?.get()
     }
 
-    fn owner(&self, id: u8) -> String {
+    fn name(&self, id: u8) -> String {
         self.slot(id)
             .map_or_else(|| "absorbed ports".into(), |s| s.name.clone())
     }
 
-    pub(super) fn add(
-        &self,
-        name: &str,
-        len: u16,
-        width: PortWidth,
-        device: Arc<Mutex<dyn PortDevice>>,
-    ) -> Result<u8, BusError> {
+    pub(super) fn add(&self, name: &str, len: u16, width: PortWidth, owner: Owner) -> Result<u8, BusError> {
         let mut used = lock(&self.used);
         let slot = self.slots.get(*used).ok_or(BusError::TooManyDevices {
             limit: self.slots.len(),
         })?;
         slot.get_or_init(|| Slot {
             name: name.to_owned(),
-            device,
+            owner,
             base: AtomicU32::new(UNMAPPED),
             len,
             width,
@@ -104,7 +123,7 @@ impl PortMap {
                 return Err(BusError::PortOverlap {
                     name: slot.name.clone(),
                     span,
-                    other: self.owner(other),
+                    other: self.name(other),
                 });
             }
         }
@@ -168,13 +187,13 @@ impl PortMap {
             .any(|p| p.load(Ordering::Relaxed) != NO_SLOT)
     }
 
-    pub(super) fn read(&self, port: u16, data: &mut [u8]) {
+    pub(super) fn read(&self, vp: VpIndex, port: u16, data: &mut [u8]) {
         if let Some((slot, offset)) = self.whole(port, data.len()) {
-            lock(&slot.device).port_read(offset, data);
+            slot.owner.read(vp, offset, data);
         } else if data.len() > 1 && self.any_claimed(port, data.len()) {
             for (i, byte) in data.chunks_mut(1).enumerate() {
                 match port.checked_add(i as u16) {
-                    Some(port) => self.read(port, byte),
+                    Some(port) => self.read(vp, port, byte),
                     None => chipset_device::unclaimed(byte),
                 }
             }
@@ -186,13 +205,13 @@ impl PortMap {
         }
     }
 
-    pub(super) fn write(&self, port: u16, data: &[u8]) {
+    pub(super) fn write(&self, vp: VpIndex, port: u16, data: &[u8]) {
         if let Some((slot, offset)) = self.whole(port, data.len()) {
-            lock(&slot.device).port_write(offset, data);
+            slot.owner.write(vp, offset, data);
         } else if data.len() > 1 && self.any_claimed(port, data.len()) {
             for (i, byte) in data.chunks(1).enumerate() {
                 if let Some(port) = port.checked_add(i as u16) {
-                    self.write(port, byte);
+                    self.write(vp, port, byte);
                 }
             }
         } else if self.table[usize::from(port)].load(Ordering::Relaxed) == NO_SLOT {

@@ -95,6 +95,8 @@ pub(crate) struct Registers {
     pub(crate) isr: VectorSet,
     pub(crate) irr: VectorSet,
     pub(crate) tmr: VectorSet,
+    /// Vectors that end when they are taken.
+    pub(crate) auto_eoi: VectorSet,
     esr: u32,
     esr_latched: u32,
     icr: u64,
@@ -120,6 +122,7 @@ impl Registers {
             isr: VectorSet::default(),
             irr: VectorSet::default(),
             tmr: VectorSet::default(),
+            auto_eoi: VectorSet::default(),
             esr: 0,
             esr_latched: 0,
             icr: 0,
@@ -139,6 +142,7 @@ impl Registers {
         self.base = DEFAULT_BASE | APIC_BASE_ENABLE | if self.id == 0 { APIC_BASE_BSP } else { 0 };
         self.init_pending = false;
         self.sipi_pending = None;
+        self.auto_eoi = VectorSet::default();
         self.init_registers();
         if self.config.virtual_wire && self.id == 0 {
             self.svr = 0x0F | SVR_ENABLE;
@@ -242,11 +246,11 @@ impl Registers {
         !self.enabled() || self.lvt[LVT_LINT0] & (LVT_MASKED | 0x700) == 0x700
     }
 
-    /// Moves the highest deliverable vector into service.
+    /// Moves the highest deliverable vector into service, where it stays only if the guest ends it.
     pub(crate) fn acknowledge(&mut self) -> Option<u8> {
         let v = self.deliverable()?;
         self.irr.set(v, false);
-        self.isr.set(v, true);
+        self.isr.set(v, !self.auto_eoi.has(v));
         Some(v)
     }
 
