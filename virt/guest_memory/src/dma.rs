@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: MIT
 //! The view of RAM that devices get.
 
-use crate::memory::{GuestMemory, MemoryError};
+use crate::file_io;
+use crate::memory::{GuestMemory, GuestRam, MemoryError};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use vm_memory::bitmap::Bitmap as _;
+use vm_memory::{GuestAddress, GuestMemoryBackend as _, VolatileMemory as _};
 
 /// Checked access to RAM for a device. Writes bump page generations. Later layers narrow it to the
 /// pages that a confidential guest shares.
@@ -25,6 +31,23 @@ impl DmaMemory {
         self.memory.write(gpa, data)
     }
 
+    /// All RAM, for rust-vmm crates such as `virtio-queue`; it is only meant to be handed on.
+    pub fn ram(&self) -> &GuestRam {
+        self.memory.ram()
+    }
+
+    /// Fills the `(gpa, length)` pieces from `file` at `offset`, without a copy in between. A piece outside RAM is
+    /// refused before anything moves; a file that ends early is `UnexpectedEof`.
+    pub fn read_file(&self, file: &File, offset: u64, pieces: &[(u64, u32)]) -> io::Result<()> {
+        file_io::read(&self.memory, file, offset, pieces)
+    }
+
+    /// Writes the `(gpa, length)` pieces to `file` at `offset`, without a copy in between. A piece outside RAM is
+    /// refused before anything moves.
+    pub fn write_file(&self, file: &File, offset: u64, pieces: &[(u64, u32)]) -> io::Result<()> {
+        file_io::write(&self.memory, file, offset, pieces)
+    }
+
     /// Reads a little-endian value.
     pub fn read_u64(&self, gpa: u64) -> Result<u64, MemoryError> {
         let mut b = [0; 8];
@@ -37,6 +60,21 @@ impl DmaMemory {
         let mut b = [0; 4];
         self.read(gpa, &mut b)?;
         Ok(u32::from_le_bytes(b))
+    }
+
+    /// Sets `bits` in the little-endian 64-bit value at `gpa`, a multiple of 8, in one atomic step and says
+    /// what it was.
+    pub fn fetch_or_u64(&self, gpa: u64, bits: u64) -> Result<u64, MemoryError> {
+        let err = || MemoryError::OutOfRange { gpa, len: 8 };
+        let slice = self
+            .memory
+            .ram()
+            .get_slice(GuestAddress(gpa), 8)
+            .map_err(|_| err())?;
+        let value = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| err())?;
+        let before = value.fetch_or(bits.to_le(), Ordering::AcqRel);
+        slice.bitmap().mark_dirty(0, 8);
+        Ok(u64::from_le(before))
     }
 
     /// Whether the whole range is RAM.

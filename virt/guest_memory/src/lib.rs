@@ -7,7 +7,10 @@
 //! Not here: MMIO, private/shared page state (a layer over this, later), who may write what.
 
 mod dma;
+mod file_io;
+mod generations;
 mod memory;
 
 pub use dma::DmaMemory;
-pub use memory::{GuestMemory, MemoryError, RamPage, RamRegion};
+pub use generations::{GenerationSlice, PageGenerations};
+pub use memory::{GuestMemory, GuestRam, MemoryError, RamPage, RamRegion};

@@ -2,11 +2,16 @@
 //! Allocation and checked access.
 
 use crate::dma::DmaMemory;
+use crate::generations::PageGenerations;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
 };
+
+/// RAM as rust-vmm crates take it (`virtio-queue`): every write through it bumps page generations.
+pub type GuestRam = GuestMemoryMmap<PageGenerations>;
+type Region = GuestRegionMmap<PageGenerations>;
 
 const PAGE: u64 = 4096;
 /// Transparent huge pages only pay off for regions of at least this size.
@@ -73,10 +78,10 @@ pub struct RamPage<'a> {
 }
 
 struct Inner {
-    map: GuestMemoryMmap,
+    map: GuestRam,
     regions: Vec<RamRegion>,
-    /// Per region, one generation per page.
-    generations: Vec<Box<[AtomicU32]>>,
+    /// Per region, shared with the map.
+    generations: Vec<PageGenerations>,
 }
 
 /// All RAM of a partition. Clones share it.
@@ -113,15 +118,12 @@ impl GuestMemory {
             regions.push(RamRegion { gpa, len, host });
             parts.push(region);
         }
-        let map = GuestMemoryMmap::from_regions(parts).map_err(|e| MemoryError::Map {
+        let map = GuestRam::from_regions(parts).map_err(|e| MemoryError::Map {
             gpa: 0,
             len: end,
             reason: e.to_string(),
         })?;
-        let generations = regions
-            .iter()
-            .map(|r| zeroed_generations((r.len / PAGE) as usize))
-            .collect();
+        let generations = map.iter().map(|part| (**part).bitmap().clone()).collect();
         Ok(Self {
             inner: Arc::new(Inner {
                 map,
@@ -156,6 +158,11 @@ impl GuestMemory {
             .map_err(|_| err)
     }
 
+    /// All RAM, for rust-vmm crates.
+    pub(crate) fn ram(&self) -> &GuestRam {
+        &self.inner.map
+    }
+
     /// Writes RAM and bumps the generations of the pages; the whole range must be RAM, else nothing is
     /// written.
     pub fn write(&self, gpa: u64, data: &[u8]) -> Result<(), MemoryError> {
@@ -172,9 +179,7 @@ impl GuestMemory {
         self.inner
             .map
             .write_slice(data, GuestAddress(gpa))
-            .map_err(|_| err)?;
-        self.touched(gpa, data.len() as u64);
-        Ok(())
+            .map_err(|_| err)
     }
 
     /// Returns all RAM to zero by giving the pages back to the host. Generations stay as they are
@@ -234,36 +239,16 @@ impl GuestMemory {
             .checked_sub(1)?;
         let r = &self.inner.regions[i];
         let offset = gpa - r.gpa;
-        let generation = self.inner.generations[i].get((offset / PAGE) as usize)?;
+        let generation = self.inner.generations[i].page((offset / PAGE) as usize)?;
         Some(RamPage {
             host: (r.host + offset as usize) as *mut u8,
             generation,
         })
     }
-
-    /// Bumps the generations of the pages that hold `len` bytes from `gpa`.
-    fn touched(&self, gpa: u64, len: u64) {
-        if len == 0 {
-            return;
-        }
-        for gpn in gpa / PAGE..=(gpa + len - 1) / PAGE {
-            if let Some(p) = self.page(gpn) {
-                p.generation.fetch_add(1, Ordering::Release);
-            }
-        }
-    }
-}
-
-/// `count` generations at 0, from pages that the host zeroes on first touch: they cost nothing until a
-/// page is written through DMA.
-fn zeroed_generations(count: usize) -> Box<[AtomicU32]> {
-    let zeroed = Box::<[AtomicU32]>::new_zeroed_slice(count);
-    // SAFETY: all zero bytes are a valid `AtomicU32` of value 0.
-    unsafe { zeroed.assume_init() }
 }
 
 /// Maps one anonymous private region without reserving swap, huge-page advised.
-fn map_region(gpa: u64, len: u64) -> Result<(GuestRegionMmap, usize), MemoryError> {
+fn map_region(gpa: u64, len: u64) -> Result<(Region, usize), MemoryError> {
     let err = |reason: String| MemoryError::Map { gpa, len, reason };
     let flags = libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE;
     let region = MmapRegion::build(None, len as usize, libc::PROT_READ | libc::PROT_WRITE, flags)
@@ -274,8 +259,7 @@ fn map_region(gpa: u64, len: u64) -> Result<(GuestRegionMmap, usize), MemoryErro
         // transparent huge pages refuses it, which is harmless.
         let _ = unsafe { libc::madvise(host as *mut libc::c_void, len as usize, libc::MADV_HUGEPAGE) };
     }
-    let region =
-        GuestRegionMmap::new(region, GuestAddress(gpa)).ok_or_else(|| err("address overflow".into()))?;
+    let region = Region::new(region, GuestAddress(gpa)).ok_or_else(|| err("address overflow".into()))?;
     debug_assert_eq!(region.len(), len);
     Ok((region, host))
 }
@@ -283,6 +267,7 @@ fn map_region(gpa: u64, len: u64) -> Result<(GuestRegionMmap, usize), MemoryErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn memory_is_zero_and_keeps_what_is_written_until_zeroed() {
