@@ -42,6 +42,7 @@ mod problem;
 mod relocate;
 mod relocation_type;
 mod sigbus;
+pub mod support;
 
 pub use check::Platform;
 pub use codes::{CODES, Code, CodeInfo, Severity};
