@@ -4,16 +4,19 @@
 //!
 //! Always true: a table's length field and checksum are right; processor UIDs are VP index + 1 and
 //! APIC ids are VP indices in every table; all of RAM is in proximity domain 0, as the layout has one.
-//! Not here: where a set goes in memory, tables that firmware brings itself (FADT and DSDT of UEFI).
+//! Not here: where a set goes in memory, tables that firmware brings itself (FADT and DSDT of UEFI),
+//! fw_cfg itself.
 
 mod dsdt;
 mod madt;
+mod q35;
 mod root_complex;
 mod set;
 mod table;
 mod topology;
 
 pub use madt::madt;
+pub use q35::{FwCfgTables, Q35Facts, q35_tables};
 pub use root_complex::{mcfg, ssdt};
 pub use set::{AcpiSet, SetError, hardware, linux_set};
 pub use table::{ACPI_HEADER_BYTES, checksum};

@@ -12,14 +12,12 @@ use openvmm_defs::MemoryLayout;
 
 /// The DSDT.
 pub(super) fn dsdt(layout: &MemoryLayout) -> Vec<u8> {
-    let com1 = legacy_device("PNP0501", COM1_PORT, 8, COM1_IRQ);
-    let rtc = legacy_device("PNP0B00", RTC_PORT, 2, RTC_IRQ);
+    let com1 = legacy_device("PNP0501", 0, (COM1_PORT, 8), COM1_IRQ);
+    let rtc = legacy_device("PNP0B00", 0, (RTC_PORT, 2), RTC_IRQ);
     let com1 = com1.device("COM1");
     let rtc = rtc.device("RTC_");
     let mut table = Table::new(b"DSDT", 2, &HV);
-    // Sleep type 0 in PM1a control with the enable bit powers off.
-    let sleep = Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO]);
-    table.aml(&Name::new("_S5_".into(), &sleep));
+    table.aml(&soft_off());
     table.aml(&Scope::new("_SB_".into(), vec![&com1, &rtc]));
     for (index, complex) in layout.root_complexes.iter().enumerate() {
         table.bytes(&bridge(index, complex));
@@ -27,25 +25,31 @@ pub(super) fn dsdt(layout: &MemoryLayout) -> Vec<u8> {
     table.finish()
 }
 
+/// Sleep type 0 in PM1a control with the enable bit powers off.
+pub(super) fn soft_off() -> Name {
+    let sleep = Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO]);
+    Name::new("_S5_".into(), &sleep)
+}
+
 /// The objects of a device with one port range and one edge-triggered interrupt.
-struct LegacyDevice {
+pub(super) struct LegacyDevice {
     hid: Name,
     uid: Name,
     crs: Name,
 }
 
 impl LegacyDevice {
-    fn device(&self, name: &str) -> Device<'_> {
+    pub(super) fn device(&self, name: &str) -> Device<'_> {
         Device::new(Path::new(name), vec![&self.hid, &self.uid, &self.crs])
     }
 }
 
-fn legacy_device(hid: &str, port: u16, ports: u8, irq: u32) -> LegacyDevice {
+pub(super) fn legacy_device(hid: &str, uid: u8, (port, ports): (u16, u8), irq: u32) -> LegacyDevice {
     let io = IO::new(port, port, 1, ports);
     let interrupt = Interrupt::new(true, true, false, false, irq);
     LegacyDevice {
         hid: Name::new("_HID".into(), &EISAName::new(hid)),
-        uid: Name::new("_UID".into(), &ZERO),
+        uid: Name::new("_UID".into(), &uid),
         crs: Name::new("_CRS".into(), &ResourceTemplate::new(vec![&io, &interrupt])),
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn bridge(index: usize, complex: &RootComplexLayout) -> Vec<u8> {
 }
 
 /// AML that is encoded already.
-struct AmlBytes(Vec<u8>);
+pub(super) struct AmlBytes(pub(super) Vec<u8>);
 
 impl Aml for AmlBytes {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
@@ -97,14 +97,14 @@ fn bridge_path(index: usize) -> Path {
     Path::new(&name)
 }
 
-fn memory_window(range: &GpaRange) -> Option<AddressSpace<u64>> {
+pub(super) fn memory_window(range: &GpaRange) -> Option<AddressSpace<u64>> {
     let last = range.gpa.checked_add(range.len.checked_sub(1)?)?;
     let cacheable = AddressSpaceCacheable::NotCacheable;
     Some(AddressSpace::new_memory(cacheable, true, range.gpa, last, None))
 }
 
 /// `_OSC`: everything is granted for PCIe; bit 2 of the first dword says that a UUID is unknown.
-fn osc_method() -> Vec<u8> {
+pub(super) fn osc_method() -> Vec<u8> {
     let uuid = Uuid::new("33DB4D5B-1FF7-401C-9657-7441C03DD766");
     let is_pcie = Equal::new(&Arg(0), &uuid);
     let grant = Return::new(&Arg(3));
@@ -118,7 +118,7 @@ fn osc_method() -> Vec<u8> {
     bytes
 }
 
-fn reserve_ecam(index: usize, ecam: &GpaRange) -> Option<Vec<u8>> {
+pub(super) fn reserve_ecam(index: usize, ecam: &GpaRange) -> Option<Vec<u8>> {
     let window = memory_window(ecam)?;
     let hid = Name::new("_HID".into(), &EISAName::new("PNP0C02"));
     // Below 0x1000 by construction of `bridge_path`.

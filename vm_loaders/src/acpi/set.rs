@@ -38,6 +38,32 @@ pub mod hardware {
 
 use hardware::{GPE0_PORT, PM_TIMER_PORT, PM1A_CONTROL_PORT, PM1A_EVENT_PORT, RESET_PORT, SCI};
 
+/// The fixed hardware that a FADT describes.
+pub(super) struct FixedHardware {
+    pub(super) event_port: u16,
+    pub(super) control_port: u16,
+    pub(super) timer_port: u16,
+    /// The timer has 32 bits, not 24.
+    pub(super) wide_timer: bool,
+    pub(super) gpe0_port: u16,
+    /// Bytes of status and enable together.
+    pub(super) gpe0_len: u8,
+    pub(super) reset_port: u16,
+    pub(super) reset_value: u8,
+}
+
+/// The PM block at 0x400.
+const HYPERV: FixedHardware = FixedHardware {
+    event_port: PM1A_EVENT_PORT,
+    control_port: PM1A_CONTROL_PORT,
+    timer_port: PM_TIMER_PORT,
+    wide_timer: true,
+    gpe0_port: GPE0_PORT,
+    gpe0_len: 4,
+    reset_port: RESET_PORT,
+    reset_value: 1,
+};
+
 /// Tables ready to be copied to guest memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpiSet {
@@ -73,7 +99,10 @@ pub fn linux_set(layout: &MemoryLayout, gpa: u32, room: u64) -> Result<AcpiSet, 
     FACS::new().to_aml_bytes(&mut facs);
     let facs = block.place(&facs);
     let dsdt = block.place(&dsdt(layout));
-    let mut tables = vec![block.place(&fadt(dsdt, facs)), block.place(&madt(layout))];
+    let mut tables = vec![
+        block.place(&fadt(&HYPERV, dsdt, facs)),
+        block.place(&madt(layout)),
+    ];
     tables.extend(mcfg(layout).map(|table| block.place(&table)));
     let mut xsdt = Table::new(b"XSDT", 1, &HV);
     for table in tables {
@@ -114,8 +143,8 @@ impl Block {
     }
 }
 
-/// The FADT of the PM block at 0x400: full hardware ACPI, no SMI, a fixed power button, no sleep button.
-fn fadt(dsdt: u64, facs: u64) -> Vec<u8> {
+/// The FADT: full hardware ACPI, no SMI, a fixed power button, no sleep button.
+pub(super) fn fadt(hardware: &FixedHardware, dsdt: u64, facs: u64) -> Vec<u8> {
     /// IAPC_BOOT_ARCH: there are ISA devices, and no VGA to probe for.
     const LEGACY_DEVICES_NO_VGA: u16 = 1 | 1 << 2;
     /// CMOS index of the century.
@@ -126,21 +155,23 @@ fn fadt(dsdt: u64, facs: u64) -> Vec<u8> {
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
         .flag(Flags::SlpButton)
-        .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup);
+    if hardware.wide_timer {
+        fadt = fadt.flag(Flags::TmrValExt);
+    }
     // The set lies below 4 GiB, so both forms hold; older guests read the short one.
     fadt.dsdt = (dsdt as u32).into();
     fadt.firmware_ctrl = (facs as u32).into();
     fadt.x_firmware_ctrl = 0.into();
     fadt.sci_int = u16::from(SCI).into();
-    fadt.pm1a_evt_blk = u32::from(PM1A_EVENT_PORT).into();
+    fadt.pm1a_evt_blk = u32::from(hardware.event_port).into();
     fadt.pm1_evt_len = 4;
-    fadt.pm1a_cnt_blk = u32::from(PM1A_CONTROL_PORT).into();
+    fadt.pm1a_cnt_blk = u32::from(hardware.control_port).into();
     fadt.pm1_cnt_len = 2;
-    fadt.pm_tmr_blk = u32::from(PM_TIMER_PORT).into();
+    fadt.pm_tmr_blk = u32::from(hardware.timer_port).into();
     fadt.pm_tmr_len = 4;
-    fadt.gpe0_blk = u32::from(GPE0_PORT).into();
-    fadt.gpe0_blk_len = 4;
+    fadt.gpe0_blk = u32::from(hardware.gpe0_port).into();
+    fadt.gpe0_blk_len = hardware.gpe0_len;
     // Above 100 and 1000: no C2 and C3.
     fadt.p_lvl2_lat = 0xFFF.into();
     fadt.p_lvl3_lat = 0xFFF.into();
@@ -151,9 +182,9 @@ fn fadt(dsdt: u64, facs: u64) -> Vec<u8> {
         8,
         0,
         AccessSize::ByteAccess,
-        RESET_PORT.into(),
+        hardware.reset_port.into(),
     );
-    fadt.reset_value = 1;
+    fadt.reset_value = hardware.reset_value;
     fadt.creator_id = *HV.creator_id;
     fadt.creator_revision = HV.creator_revision.to_le_bytes();
     let mut bytes = Vec::new();

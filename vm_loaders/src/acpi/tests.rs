@@ -270,7 +270,7 @@ fn iasl_accepts_every_table() {
 }
 
 /// Disassembled AML must compile without an error.
-fn compile_again(path: &std::path::Path, signature: &str) {
+pub(super) fn compile_again(path: &std::path::Path, signature: &str) {
     let output = Command::new("iasl")
         .arg("-p")
         .arg(path.with_extension("again"))
