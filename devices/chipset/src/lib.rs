@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The devices that every PC-like machine has, the bus that finds them, and the machines made of them.
 //!
-//! Always true: no hypervisor and no guest memory is named here; a VP reaches everything through
+//! Always true: no hypervisor is named here, and only fw_cfg touches guest memory; a VP reaches everything through
 //! [`Chipset`]'s [`chipset_device::VpBus`]; guest accesses never panic. Locks are taken in the order
 //! device, interrupt router, IO-APIC or 8259, local APIC, timer queue, and none is held while a power
 //! request or a wake is acted on.
@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod bus;
+pub mod fw_cfg;
 pub mod ioapic;
 pub mod lapic;
 pub mod machine;
