@@ -6,7 +6,7 @@
 //! plan again with fresh host values. Not here: how to launch ([`crate::launch`]), what a verb is called
 //! on a terminal.
 
-use crate::ending::{Cause, Ended, HaltReason};
+use crate::ending::{Cause, Done, Ended, HaltReason};
 use crate::power::PowerPort;
 use crate::registers;
 use crate::rpc::{DebugRequest, DebugStop, MAX_MEMORY_READ, MemoryRange, OnVp, Request, Requests, VerbError};
@@ -62,8 +62,12 @@ enum State {
     Halted(HaltReason),
 }
 
-/// Runs the VM until it ends.
-pub(crate) async fn run(vm: Vm<'_>, mut requests: Requests) -> anyhow::Result<Ended> {
+/// Runs the VM until it ends; `done` is told what the guest has done then.
+pub(crate) async fn run(
+    vm: Vm<'_>,
+    mut requests: Requests,
+    done: impl FnOnce(&Ended, Done) -> anyhow::Result<()>,
+) -> anyhow::Result<Ended> {
     let signals = vm.partition.signals();
     for thread in &vm.threads {
         thread.reset().await?;
@@ -80,9 +84,11 @@ pub(crate) async fn run(vm: Vm<'_>, mut requests: Requests) -> anyhow::Result<En
     let ended = worker.serve(&mut requests).await;
     // Whatever happened, no VP may run on while the process winds down.
     let stopped = worker.quiesce().await;
+    let did = worker.done().await;
     worker.vm.threads.drain(..).for_each(VpThread::join);
     let ended = ended?;
     stopped?;
+    done(&ended, did?)?;
     Ok(ended)
 }
 
@@ -364,6 +370,19 @@ impl Worker<'_> {
         }
         text += &(self.vm.devices.inspect)();
         Ok(text)
+    }
+
+    async fn done(&self) -> anyhow::Result<Done> {
+        let mut done = Done {
+            clock: self.vm.clock.now(),
+            instructions: Vec::new(),
+        };
+        for thread in &self.vm.threads {
+            for vp in thread.vps() {
+                done.instructions.push(thread.retired(vp).await?);
+            }
+        }
+        Ok(done)
     }
 
     async fn dump(&self) -> anyhow::Result<String> {

@@ -40,6 +40,15 @@ pub struct Ended {
     pub reason: HaltReason,
 }
 
+/// What a guest had done when its VM ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// The partition's clock, in nanoseconds.
+    pub(crate) clock: u64,
+    /// Instructions that each VP has retired; `None` when the backend does not count.
+    pub(crate) instructions: Vec<Option<u64>>,
+}
+
 impl Ended {
     pub(crate) fn stopped(code: u8) -> Self {
         Self {

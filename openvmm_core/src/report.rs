@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-//! What the loader did, as text (`--dry-run`) and as JSON (`--report`).
+//! What the loader did, as text (`--dry-run`) and as JSON (`--report`); the JSON gets how the VM ended.
 //!
 //! Always true: both show the bound plan, with every value that the host deposited; nothing is computed
-//! that the launch does not use. Not here: what the guest does afterwards.
+//! that the launch does not use. Not here: what the guest does in between.
 
+use crate::ending::{Done, Ended};
 use crate::load::Loaded;
 use crate::registers;
 use launch_plan::{BoundPlan, Contents, HostValues, PlanRun, StepKind};
@@ -145,6 +146,16 @@ impl Report<'_> {
         let contexts = self.loaded.plan.vp_contexts();
         contexts.filter_map(|(context, _)| Some((context.vp, self.bound.initial_state(context.vp)?)))
     }
+}
+
+/// How a VM ended and how much its guest had done by then.
+pub(crate) fn end_json(ended: &Ended, done: &Done) -> Value {
+    json!({
+        "reason": ended.reason.to_string(),
+        "code": ended.code,
+        "clock_ns": done.clock,
+        "instructions": done.instructions,
+    })
 }
 
 fn list(ranges: &[GpaRange]) -> String {

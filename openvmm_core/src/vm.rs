@@ -13,7 +13,7 @@ use crate::layout::{self, HostLimits};
 use crate::load::{self, Files, Loaded, Notes, Payload};
 use crate::machine::{self, Machine};
 use crate::power::PowerPort;
-use crate::report::{Report, Timings};
+use crate::report::{self, Report, Timings};
 use crate::rpc::Requests;
 use crate::serial::SerialEnd;
 use crate::timer_thread::TimerThread;
@@ -96,7 +96,7 @@ pub fn dry_run(
     launcher.bind(notes.lines(), |_, seen| {
         timings.stage("bind");
         text = seen.text();
-        write_report(report, seen, &timings)
+        write_report(report, &seen.json(&timings))
     })?;
     Ok(text)
 }
@@ -129,13 +129,15 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
         loaded: &loaded,
         entropy,
     };
+    let mut launched = serde_json::Value::Null;
     launcher.launch(&mut *parts.partition, notes.lines(), |seen| {
         seen.bound
             .notes()
             .iter()
             .for_each(|note| tracing::info!("{note}"));
         timings.stage("launch");
-        write_report(report.as_deref(), seen, &timings)
+        launched = seen.json(&timings);
+        write_report(report.as_deref(), &launched)
     })?;
     let error_ranges = loaded.error_ranges.clone();
     let kept: Vec<_> = error_ranges.iter().map(|r| (r.gpa, r.len)).collect();
@@ -151,7 +153,10 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .context("cannot make the worker's runtime")?;
-    runtime.block_on(dispatch::run(vm, requests))
+    runtime.block_on(dispatch::run(vm, requests, |ended, done| {
+        launched["end"] = report::end_json(ended, &done);
+        write_report(report.as_deref(), &launched)
+    }))
 }
 
 /// RAM of the layout, and what pages outside it need.
@@ -214,9 +219,9 @@ impl Launcher<'_> {
     }
 }
 
-fn write_report(path: Option<&Path>, report: &Report<'_>, timings: &Timings) -> anyhow::Result<()> {
+fn write_report(path: Option<&Path>, report: &serde_json::Value) -> anyhow::Result<()> {
     let Some(path) = path else { return Ok(()) };
-    let text = serde_json::to_string_pretty(&report.json(timings))?;
+    let text = serde_json::to_string_pretty(report)?;
     std::fs::write(path, text + "\n").with_context(|| format!("--report {}", path.display()))
 }
 

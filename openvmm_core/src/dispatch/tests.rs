@@ -116,7 +116,7 @@ fn rig(script: Vec<Act>, on: EndActions, fail_at: Option<u32>) -> Rig {
             tokio::runtime::Builder::new_current_thread()
                 .build()
                 .unwrap()
-                .block_on(run(vm, requests))
+                .block_on(run(vm, requests, |_, _| Ok(())))
         }
     });
     Rig {
