@@ -2,9 +2,10 @@
 //! `cargo xtask bench`: every figure that the project states, in one run on one machine.
 //!
 //! Always true: programs of others run in the same run as ours, and one that is not installed is said to
-//! be missing; figures of starts are medians. Not here: the aims (`README.md`) and the benches of
+//! be missing; figures of starts are medians, figures of loops and boots the best of some runs. Not here: the aims (`README.md`) and the benches of
 //! libraries (`benches` of their crates).
 
+mod boots;
 mod start;
 
 use crate::command::Cmd;
@@ -16,15 +17,40 @@ pub(crate) struct Args {
     /// Starts of each program.
     #[arg(long, default_value_t = 41)]
     starts: usize,
-    /// Only the starts, not the files.
+    /// Boots of each guest with each program.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    boots: u16,
+    /// Only one part.
     #[arg(long)]
-    only_starts: bool,
+    only: Option<Part>,
+}
+
+/// A part of the figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Reading IGVM files.
+    Files,
+    /// Loops on the instruction engine.
+    Engine,
+    /// Boots of OVMF and Linux on the software CPU.
+    Boots,
+    /// Starts to the guest's first byte.
+    Starts,
 }
 
 /// Runs them all.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !args.only_starts {
-        Cmd::cargo(["bench", "--locked", "--package", "vm_loaders"]).run()?;
+    let wanted = |part| args.only.is_none_or(|only| only == part);
+    for (part, package) in [(Part::Files, "vm_loaders"), (Part::Engine, "x86emu")] {
+        if wanted(part) {
+            Cmd::cargo(["bench", "--locked", "--package", package]).run()?;
+        }
     }
-    start::run(args.starts)
+    if wanted(Part::Boots) {
+        boots::run(args.boots.into())?;
+    }
+    if wanted(Part::Starts) {
+        start::run(args.starts)?;
+    }
+    Ok(())
 }

@@ -27,13 +27,14 @@ pub(crate) fn cargo_root() -> PathBuf {
 
 /// Installs what is missing; prints what stays missing.
 pub(crate) fn install() {
-    install_debian();
+    install_packages(DEBIAN, "tests that need them skip");
     install_virtfw();
     debian::fetch_kernel();
 }
 
-fn install_debian() {
-    let missing: Vec<&str> = DEBIAN
+/// Installs the packages whose file is not there; what cannot be had is printed with its consequence.
+pub(crate) fn install_packages(packages: &[(&str, &str)], otherwise: &str) {
+    let missing: Vec<&str> = packages
         .iter()
         .filter(|(_, file)| !std::path::Path::new(file).exists())
         .map(|(package, _)| *package)
@@ -41,11 +42,9 @@ fn install_debian() {
     if missing.is_empty() {
         return;
     }
+    let names = missing.join(", ");
     if !installed("apt-get") {
-        println!(
-            "tools: no apt-get here; tests that need {} skip",
-            missing.join(", ")
-        );
+        println!("tools: no apt-get here to install {names}; {otherwise}");
         return;
     }
     let fresh = apt(&["update", "--quiet"]);
@@ -55,7 +54,7 @@ fn install_debian() {
     ]
     .concat();
     if let Err(error) = fresh.and_then(|()| apt(&install)) {
-        println!("tools: {error:#}; tests that need {} skip", missing.join(", "));
+        println!("tools: {names}: {error:#}; {otherwise}");
     }
 }
 
