@@ -16,6 +16,7 @@ mod manifest;
 mod measure;
 mod opened;
 mod output;
+pub mod overview;
 mod sign;
 mod verify;
 mod wrap;

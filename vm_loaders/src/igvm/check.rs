@@ -56,6 +56,8 @@ pub(super) struct Survey {
     pub(super) problems: Problems,
     /// Per header: it has an error of its own and is not interpreted.
     pub(super) bad: Vec<bool>,
+    /// Pieces of file data that nothing refers to, as (start, end), when asked for.
+    pub(super) unused: Vec<(u64, u64)>,
 }
 
 impl File<'_> {
@@ -80,6 +82,11 @@ impl File<'_> {
     pub fn platforms(&self) -> Vec<Platform> {
         survey(self, false).platforms
     }
+
+    /// Pieces of file data that no header refers to, as ranges of file offsets in order.
+    pub fn unused_data(&self) -> Vec<(u64, u64)> {
+        survey(self, true).unused
+    }
 }
 
 /// Runs the pass. `with_data` also looks for file data that nothing refers to.
@@ -95,6 +102,7 @@ pub(super) fn survey(file: &File<'_>, with_data: bool) -> Survey {
             platforms: Vec::new(),
             problems: Problems::default(),
             bad: vec![false; file.headers().len()],
+            unused: Vec::new(),
         },
         declared: 0,
         section: Section::Platform,

@@ -97,6 +97,7 @@ impl Checker<'_, '_> {
                 self.survey
                     .problems
                     .push(Problem::file(Code::UnusedData, used, message));
+                self.survey.unused.push((used, start.into()));
             }
             used = used.max(stop.into());
         }
