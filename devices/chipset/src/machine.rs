@@ -7,6 +7,9 @@
 //! [`Composition`] before it is finished. ACPI tables must agree with the constants here.
 
 mod q35;
+mod root_complex;
+
+pub use root_complex::RootComplex;
 
 use crate::bus::{BusError, Chipset, ChipsetBuilder, PortWidth};
 use crate::ioapic::{self, IoApic};

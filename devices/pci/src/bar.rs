@@ -33,6 +33,11 @@ impl Bar {
         len.max(least).checked_next_power_of_two().unwrap_or(1 << 63)
     }
 
+    /// Whether a memory BAR is 64 bits wide; `None` for ports.
+    pub(crate) fn memory_width(&self) -> Option<bool> {
+        (self.kind != BarKind::Io).then(|| self.is_64_bit())
+    }
+
     pub(crate) fn is_64_bit(&self) -> bool {
         matches!(self.kind, BarKind::Memory64 { .. })
     }

@@ -126,6 +126,13 @@ impl ConfigSpace {
             .map(|s| s.bar.size)
     }
 
+    /// The declared BARs, largest first, so that a run of them packs without holes.
+    pub(crate) fn bars(&self) -> Vec<Bar> {
+        let mut bars: Vec<Bar> = self.bars.iter().map(|slot| slot.bar).collect();
+        bars.sort_by_key(|bar| (std::cmp::Reverse(bar.size), bar.index));
+        bars
+    }
+
     /// Connects a declared BAR to its place on the bus.
     pub fn connect_bar(&mut self, index: u8, placement: Box<dyn Placement>) {
         if let Some(slot) = self.bars.iter_mut().find(|s| s.bar.index == index) {

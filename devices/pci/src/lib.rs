@@ -8,6 +8,7 @@
 //! Not here: address decoding (the chipset's bus, behind [`chipset_device::Placement`]), virtio.
 #![forbid(unsafe_code)]
 
+mod assign;
 mod bar;
 mod config;
 mod host_bridge;
@@ -16,6 +17,7 @@ mod lpc;
 mod msix;
 mod root;
 
+pub use assign::{BarAssigner, NoRoom};
 pub use bar::{Bar, BarKind};
 pub use config::{ConfigSpace, Identity};
 pub use host_bridge::HostBridge;

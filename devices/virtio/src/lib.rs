@@ -1,1 +1,34 @@
-//! virtio
+// SPDX-License-Identifier: MIT
+//! Virtio devices behind the modern PCI transport (VIRTIO 1.2; section numbers in this crate are its).
+//!
+//! Always true: rings and buffers are reached through [`guest_memory::DmaMemory`] only, so nothing outside
+//! guest RAM is touched; what a guest writes never panics and never makes a device take more memory than
+//! its rings describe; a driver's mistake stops the device until it is reset and is logged once. The rings
+//! are walked by the crate `virtio-queue`.
+//! Not here: the bus that BARs are on (`chipset`), what is behind a disk (`block`).
+#![forbid(unsafe_code)]
+
+mod blk;
+mod core;
+mod device;
+mod interrupts;
+mod pci;
+mod pieces;
+mod queue;
+mod worker;
+
+pub use blk::Blk;
+pub use device::{Progress, VirtioDevice, Watch};
+pub use pci::{VirtioBar, VirtioPci, Wiring};
+pub use pieces::Pieces;
+pub use queue::{Chain, QueueError, VirtQueue};
+
+use std::sync::{Mutex, MutexGuard};
+
+/// Locks `mutex`; a panic in another thread while it was held does not take this one down as well.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+#[cfg(test)]
+mod testing;

@@ -8,7 +8,7 @@ use super::{Composition, Pci};
 use crate::bus::{BusError, PortWidth};
 use crate::pm::PmLayout;
 use crate::reset::ResetControl;
-use chipset_device::{Device, MmioDevice, MsiTarget};
+use chipset_device::{MmioDevice, MsiTarget};
 use pci::{Bdf, ConfigPorts, Ecam, HostBridge, IntxRouter, LpcBridge, PciFunction, PciRoot};
 use std::sync::{Arc, Mutex};
 
@@ -56,19 +56,12 @@ impl Composition {
         bdf: Bdf,
         function: Arc<Mutex<F>>,
     ) -> Result<(), BusError> {
-        let fail = |reason: String| BusError::Pci {
+        let root = self.pci.as_ref().map(|pci| pci.root.clone());
+        let root = root.ok_or_else(|| BusError::Pci {
             name: name.to_owned(),
-            reason,
-        };
-        let pci = self
-            .pci
-            .as_ref()
-            .ok_or_else(|| fail("this machine has no PCI".into()))?;
-        pci.root
-            .add(bdf, function.clone())
-            .map_err(|e| fail(e.to_string()))?;
-        self.builder.add_device(name, function as Arc<Mutex<dyn Device>>);
-        Ok(())
+            reason: "this machine has no PCI".into(),
+        })?;
+        self.add_function_to(&root, name, bdf, function)
     }
 
     /// Gives memory BAR `index` of `function` a window on the bus, answered by `device`.

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+//! What a virtio device is to the transport.
+
+use crate::queue::{QueueError, VirtQueue};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// A file descriptor of the host that a device waits for.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// The descriptor.
+    pub fd: Arc<OwnedFd>,
+    /// Wake when it can be read.
+    pub readable: bool,
+    /// Wake when it can be written.
+    pub writable: bool,
+}
+
+/// Whether a device has done all that it can do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It waits for the guest or the host.
+    Idle,
+    /// There is more; it stopped to let others at its registers.
+    More,
+}
+
+/// A device type. The transport owns the queues and calls the device with its lock held, on a VP's thread or on
+/// the device's own.
+pub trait VirtioDevice: Send {
+    /// Device type (section 5).
+    fn kind(&self) -> u16;
+
+    /// PCI class code: class, subclass, programming interface.
+    fn class(&self) -> [u8; 3];
+
+    /// Offered features of this type, bits 0 to 23 and 50 to 63; the transport adds its own.
+    fn features(&self) -> u64;
+
+    /// Largest size of each queue, powers of two.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// Device configuration from `offset` on; bytes past its end stay as they are (zero).
+    fn read_config(&self, offset: usize, data: &mut [u8]);
+
+    /// The driver writes device configuration.
+    fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
+
+    /// The driver is ready, with these of the offered features.
+    fn activate(&mut self, features: u64);
+
+    /// Does what can be done now: serve queues, move host data. Called after a notification and after something
+    /// watched became ready; queues that the driver has not enabled have nothing to pop.
+    fn process(&mut self, queues: &mut [VirtQueue]) -> Result<Progress, QueueError>;
+
+    /// What to wait for besides notifications. Only asked on a thread of its own.
+    fn watches(&self) -> Vec<Watch> {
+        Vec::new()
+    }
+
+    /// The device works on threads only, because the host decides when things happen.
+    fn needs_thread(&self) -> bool {
+        false
+    }
+
+    /// Back to what it was when made.
+    fn reset(&mut self);
+
+    /// State for `inspect`, as lines of `name value`.
+    fn inspect(&self) -> String {
+        String::new()
+    }
+}
