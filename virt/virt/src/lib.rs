@@ -10,10 +10,12 @@
 #![forbid(unsafe_code)]
 
 pub mod activity;
+mod isolated;
 mod launch;
 mod partition;
 mod signal;
 
+pub use isolated::{IsolatingHypervisor, LaunchSummary, LaunchedRange};
 pub use launch::{LaunchError, LaunchTarget, PlainLaunch};
 pub use partition::{
     Capabilities, ExecutionTrace, Hypervisor, Partition, PartitionConfig, RunError, Runner,
