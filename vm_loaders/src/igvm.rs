@@ -19,7 +19,8 @@
 //! ```
 //!
 //! The other direction is [`encode()`]: plans become a file. `--igvm-vtl2-relocation-type` is parsed by
-//! [`Vtl2Relocation`]; [`File::plan_at`] moves an image.
+//! [`Vtl2Relocation`]; [`File::plan_at`] moves an image. [`Edit`] changes a file and leaves everything that is
+//! not named as it is.
 //!
 //! Always true: [`File`] is lossless (`write(read(bytes)) == bytes`), [`File::plan`] is the only
 //! interpretation of directives in the tree, and encoding is its inverse: `plan(encode(plan)) == plan`.
@@ -31,6 +32,7 @@
 mod check;
 mod codes;
 mod context;
+mod edit;
 mod encode;
 mod endorse;
 mod file;
@@ -46,6 +48,7 @@ pub mod support;
 
 pub use check::Platform;
 pub use codes::{CODES, Code, CodeInfo, Severity};
+pub use edit::{Edit, EditError, NewHeader};
 pub use encode::{EncodeError, EncodeOptions, Encoded, encode};
 pub use file::{File, FixedHeader, FormatVersion};
 pub use header::{Header, HeaderError, RawHeader, Section, type_name};

@@ -20,6 +20,7 @@ use launch_plan::{
 };
 pub use output::Encoded;
 use output::Output;
+pub(super) use output::Piece;
 use std::borrow::Cow;
 
 /// How to encode.

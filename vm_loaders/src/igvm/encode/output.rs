@@ -26,12 +26,27 @@ pub struct Encoded<'p> {
 
 /// Data and the zeros behind it.
 #[derive(Debug, Clone)]
-struct Piece<'p> {
-    bytes: Cow<'p, [u8]>,
-    padding: usize,
+pub(in crate::igvm) struct Piece<'p> {
+    pub(in crate::igvm) bytes: Cow<'p, [u8]>,
+    pub(in crate::igvm) padding: usize,
 }
 
-impl Encoded<'_> {
+impl<'p> Piece<'p> {
+    /// Data with nothing behind it.
+    pub(in crate::igvm) const fn plain(bytes: &'p [u8]) -> Self {
+        Self {
+            bytes: Cow::Borrowed(bytes),
+            padding: 0,
+        }
+    }
+}
+
+impl<'p> Encoded<'p> {
+    /// A file of finished headers and data that follows them; `len` is the length of all of it.
+    pub(in crate::igvm) const fn from_parts(headers: Vec<u8>, pieces: Vec<Piece<'p>>, len: u64) -> Self {
+        Self { headers, pieces, len }
+    }
+
     /// Length of the file in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a file is never empty")]
     pub fn len(&self) -> u64 {
