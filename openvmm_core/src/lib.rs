@@ -41,4 +41,4 @@ mod vp_thread;
 pub use ending::{Ended, HaltReason};
 pub use serial::{InputSink, SerialEnd};
 pub use trace::TraceOptions;
-pub use vm::{VmOptions, Worker, dry_run, spawn};
+pub use vm::{IsolatedOptions, VmOptions, Worker, dry_run, launch_isolated, spawn};

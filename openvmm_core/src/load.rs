@@ -21,7 +21,7 @@ use openvmm_defs::{
     Config, GpaRange, IgvmPayload, IsolationRequest, LoadMode, Machine, MemoryLayout, UefiSettings, Vtl2Base,
 };
 use vm_loaders::detect::{self, PayloadKind};
-use vm_loaders::igvm::{File, MappedFile};
+use vm_loaders::igvm::{File, MappedFile, support};
 use vm_loaders::linux::{self, LinuxInputs};
 use vm_loaders::ovmf::{self, WrapOptions};
 use vm_loaders::uefi;
@@ -63,16 +63,16 @@ pub(crate) fn decide<'f>(
     files: &'f Files,
     notes: &mut Notes,
 ) -> anyhow::Result<Decision<'f>> {
-    if config.isolation != IsolationRequest::None {
+    if config.isolation != IsolationRequest::None && !matches!(config.load, LoadMode::Igvm { .. }) {
         // The command line refuses this with its own words; a worker driven otherwise must not fall back.
         bail!(
-            "isolated launches are not available yet, and {:?} isolation was asked for",
+            "{:?} isolation was asked for, and only igvm files are launched isolated",
             config.isolation
         );
     }
     match (&config.load, files) {
         (LoadMode::Igvm { payload, .. }, Files::Igvm(mapped)) => {
-            decide_igvm(config.machine, payload, mapped.bytes(), notes).with_context(|| files.name())
+            decide_igvm(config, payload, mapped.bytes(), notes).with_context(|| files.name())
         }
         (LoadMode::Uefi { settings, .. }, Files::Uefi(mapped)) => {
             let plan = uefi::plan(mapped.bytes(), uefi::ConfigType::None).with_context(|| files.name())?;
@@ -106,14 +106,16 @@ pub(crate) fn decide<'f>(
 }
 
 fn decide_igvm<'f>(
-    machine: Machine,
+    config: &Config,
     payload: &IgvmPayload,
     bytes: &'f [u8],
     notes: &mut Notes,
 ) -> anyhow::Result<Decision<'f>> {
     let file = File::read(bytes)?;
-    let isolation = platform::choose(&file, notes)?;
+    let isolation = platform::choose(&file, config.isolation, notes)?;
     let plan = file.plan(isolation)?;
+    support::check_support(&plan)?;
+    let machine = config.machine;
     let (machine, payload) = match payload {
         IgvmPayload::Generic | IgvmPayload::Test | IgvmPayload::Linux => (machine, Payload::Parameters),
         IgvmPayload::Uefi(settings) => (machine, Payload::Uefi(settings.clone())),
@@ -127,6 +129,12 @@ fn decide_igvm<'f>(
     if matches!(payload, Payload::Uefi(_)) && plan.vp_contexts().all(|(context, _)| context.vp != 0) {
         bail!("the file has no context for the boot processor, so nothing would start the firmware");
     }
+    let payload = if isolation.is_confidential() && matches!(payload, Payload::Uefi(_)) {
+        notes.add("the firmware takes the parameter area and R12 of the file; no configuration blob is written");
+        Payload::Parameters
+    } else {
+        payload
+    };
     Ok(Decision {
         machine,
         payload,

@@ -12,6 +12,7 @@ use openvmm_defs::{GpaRange, MemoryLayout};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
+use virt::LaunchSummary;
 use x86defs::X86State;
 
 /// How long each stage of a start took.
@@ -155,6 +156,22 @@ pub(crate) fn end_json(ended: &Ended, done: &Done) -> Value {
         "code": ended.code,
         "clock_ns": done.clock,
         "instructions": done.instructions,
+    })
+}
+
+/// What an isolated launch gave.
+pub(crate) fn launched_json(summary: &LaunchSummary) -> Value {
+    json!({
+        "by": summary.by,
+        "digest": registers::hex(&summary.digest),
+        "platform_digest": summary.platform_digest.as_deref().map(registers::hex),
+        "policy": summary.policy,
+        "notes": summary.notes,
+        "memory": summary.memory.iter().map(|range| json!({
+            "gpa": range.gpa,
+            "len": range.len,
+            "state": range.state,
+        })).collect::<Vec<_>>(),
     })
 }
 

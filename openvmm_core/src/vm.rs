@@ -4,6 +4,10 @@
 //! Always true: [`run_vm`] is the outline of everything; it runs on a thread of its own, which owns the
 //! mapped files, the partition and the devices. Not here: the process around it.
 
+mod isolated;
+
+pub use isolated::{IsolatedOptions, launch_isolated};
+
 use crate::dispatch::{self, Relaunch, Vm};
 use crate::ending::Ended;
 use crate::entropy::EntropySource;

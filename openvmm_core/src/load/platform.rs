@@ -1,19 +1,30 @@
 // SPDX-License-Identifier: MIT
-//! Which platform of an IGVM file a guest without isolation takes: NATIVE, else VSM_ISOLATION at VTL 0.
+//! Which platform of an IGVM file a launch takes: without isolation NATIVE, else VSM_ISOLATION at VTL 0; with
+//! isolation that platform and nothing weaker.
 
 use super::Notes;
 use anyhow::bail;
 use launch_plan::Isolation;
+use openvmm_defs::IsolationRequest;
 use vm_loaders::igvm::{File, Platform};
 
 const VTL2: &str = "it needs vtl2 (OpenHCL), which is not available on this hypervisor";
 const ISOLATED: &str = "it needs isolation, and the launch has none";
 
 /// Chooses, and notes why each other platform was not taken.
-pub(super) fn choose(file: &File<'_>, notes: &mut Notes) -> anyhow::Result<Isolation> {
+pub(super) fn choose(
+    file: &File<'_>,
+    request: IsolationRequest,
+    notes: &mut Notes,
+) -> anyhow::Result<Isolation> {
     let platforms = file.platforms();
     if file.fixed_header().architecture != 0 || platforms.iter().any(|p| p.isolation == Isolation::Cca) {
         bail!("the file is for aarch64 guests, and this program runs x86-64 guests");
+    }
+    if let Some(isolation) = isolated(request)? {
+        // A file without it is refused where the plan is made, with the list of what it has.
+        notes.add(format!("platform {isolation} of the file taken, as --isolation says"));
+        return Ok(isolation);
     }
     let find = |isolation| {
         platforms
@@ -35,6 +46,20 @@ pub(super) fn choose(file: &File<'_>, notes: &mut Notes) -> anyhow::Result<Isola
     }
     notes.add(format!("platform {} of the file taken", chosen.isolation));
     Ok(chosen.isolation)
+}
+
+/// The platform of a request for isolation; `None` without one.
+fn isolated(request: IsolationRequest) -> anyhow::Result<Option<Isolation>> {
+    let name = match request {
+        IsolationRequest::None => return Ok(None),
+        IsolationRequest::Sev => return Ok(Some(Isolation::Sev)),
+        IsolationRequest::SevEs => return Ok(Some(Isolation::SevEs)),
+        IsolationRequest::Snp => return Ok(Some(Isolation::Snp)),
+        IsolationRequest::Tdx => "tdx",
+        IsolationRequest::Vbs => "vbs",
+        IsolationRequest::Cca => "cca",
+    };
+    bail!("{name} guests are measured and not launched by this program")
 }
 
 /// Why a platform can never be taken without isolation.

@@ -261,6 +261,6 @@ fn an_isolated_request_never_becomes_a_plain_launch() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "isolated launches are not available yet, and Snp isolation was asked for"
+        "Snp isolation was asked for, and only igvm files are launched isolated"
     );
 }
