@@ -21,6 +21,7 @@ mod dispatch;
 mod ending;
 pub mod entropy;
 pub mod fit;
+mod fw_cfg;
 mod host_values;
 mod launch;
 pub mod layout;

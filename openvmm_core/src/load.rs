@@ -26,8 +26,6 @@ use vm_loaders::linux::{self, LinuxInputs};
 use vm_loaders::ovmf::{self, WrapOptions};
 use vm_loaders::uefi;
 
-const NO_FW_CFG: &str =
-    "the ovmf machine has no fw_cfg yet: its firmware finds no acpi tables and boots no disk";
 const NO_VTL2: &str = "OpenHCL runs in vtl2, which is not available on this hypervisor; boot the vtl0 payload itself, \
                        for example with --igvm type=uefi,path=FILE";
 
@@ -87,14 +85,13 @@ pub(crate) fn decide<'f>(
             payload: Payload::Parameters,
             plan: None,
         }),
-        (LoadMode::Ovmf { .. }, Files::Ovmf(mapped)) => {
+        (LoadMode::Ovmf { .. }, Files::Ovmf { firmware, .. }) => {
             // As on a PC: entered at the reset vector, the end of the image mirrored below 1 MiB.
             let options = WrapOptions {
                 mirror: true,
                 ..WrapOptions::new(Isolation::Native, config.processors)
             };
-            let plan = ovmf::plan(mapped.bytes(), &options).with_context(|| files.name())?;
-            notes.add(NO_FW_CFG);
+            let plan = ovmf::plan(firmware.bytes(), &options).with_context(|| files.name())?;
             Ok(Decision {
                 machine: config.machine,
                 payload: Payload::Parameters,
@@ -117,12 +114,10 @@ fn decide_igvm<'f>(
     support::check_support(&plan)?;
     let machine = config.machine;
     let (machine, payload) = match payload {
-        IgvmPayload::Generic | IgvmPayload::Test | IgvmPayload::Linux => (machine, Payload::Parameters),
-        IgvmPayload::Uefi(settings) => (machine, Payload::Uefi(settings.clone())),
-        IgvmPayload::Ovmf => {
-            notes.add(NO_FW_CFG);
+        IgvmPayload::Generic | IgvmPayload::Test | IgvmPayload::Linux | IgvmPayload::Ovmf => {
             (machine, Payload::Parameters)
         }
+        IgvmPayload::Uefi(settings) => (machine, Payload::Uefi(settings.clone())),
         IgvmPayload::OpenHcl => bail!("type=openhcl: {NO_VTL2}"),
         IgvmPayload::Auto(settings) => auto(&plan, settings, notes)?,
     };
@@ -154,10 +149,7 @@ fn auto(
         PayloadKind::Uefi => (Machine::HyperV, Payload::Uefi(settings.clone())),
         PayloadKind::Linux => (Machine::Linux, Payload::Parameters),
         PayloadKind::Generic => (Machine::Plain, Payload::Parameters),
-        PayloadKind::Ovmf => {
-            notes.add(NO_FW_CFG);
-            (Machine::Ovmf, Payload::Parameters)
-        }
+        PayloadKind::Ovmf => (Machine::Ovmf, Payload::Parameters),
         PayloadKind::OpenHcl => bail!("type=auto decided {found}: {NO_VTL2}"),
     })
 }

@@ -5,12 +5,15 @@
 //! only after [`Machine::connect_serial`]. Not here: which devices a machine has (`chipset::machine`).
 
 use crate::dispatch::Devices;
+use crate::fw_cfg;
 use crate::layout::FOUR_GIB;
+use crate::load::Files;
 use crate::serial::{InputSink, SerialBridge, SerialEnd};
+use chipset::Chipset;
 use chipset::machine::{self, MachineConfig, World};
 use chipset::rtc::CmosMemory;
 use chipset::uart::{SerialIo, Uart};
-use chipset::{BusError, Chipset};
+use guest_memory::GuestMemory;
 use openvmm_defs::{Config, MemoryLayout};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,14 +27,27 @@ pub(crate) struct Machine {
     pending_input: Vec<Pending>,
 }
 
-/// Builds the devices of `config` for a partition that is reached through `world`.
-pub(crate) fn build(
-    config: &Config,
-    layout: &MemoryLayout,
-    x2apic: bool,
-    serial: [Option<SerialEnd>; 4],
-    world: World,
-) -> Result<Machine, BusError> {
+/// What the devices of a VM are made from.
+pub(crate) struct MachineSource<'v> {
+    pub(crate) config: &'v Config,
+    pub(crate) layout: &'v MemoryLayout,
+    /// What is booted; fw_cfg hands parts of it over.
+    pub(crate) files: &'v Files,
+    /// RAM, for devices that reach it on their own.
+    pub(crate) memory: GuestMemory,
+    /// The outer ends of COM1 to COM4.
+    pub(crate) serial: [Option<SerialEnd>; 4],
+}
+
+/// Builds the devices of `source` for a partition that is reached through `world`.
+pub(crate) fn build(source: MachineSource<'_>, x2apic: bool, world: World) -> anyhow::Result<Machine> {
+    let MachineSource {
+        config,
+        layout,
+        files,
+        memory,
+        serial,
+    } = source;
     let mut bridges = [const { None }; 4];
     let mut connectors = [const { None }; 4];
     for (i, end) in serial.into_iter().enumerate() {
@@ -39,7 +55,7 @@ pub(crate) fn build(
         bridges[i] = Some(SerialBridge::new(end.output));
         connectors[i] = Some(end.connect_input);
     }
-    let composition = machine::compose(MachineConfig {
+    let mut composition = machine::compose(MachineConfig {
         machine: layout.machine,
         vp_count: layout.vp_count,
         phys_bits: layout.phys_bits,
@@ -52,6 +68,19 @@ pub(crate) fn build(
         test_exit: config.test_exit,
         world,
     })?;
+    if layout.machine == openvmm_defs::Machine::Ovmf
+        && let Some(pci) = &composition.pci
+    {
+        let inputs = fw_cfg::Inputs {
+            config,
+            layout,
+            files,
+            memory: memory.dma(),
+            pci: pci.root.clone(),
+            boot_order: Vec::new(),
+        };
+        composition.add_fw_cfg(fw_cfg::build(inputs)?)?;
+    }
     let uarts = composition.serial.clone();
     let mut pending_input = Vec::new();
     for ((bridge, connector), uart) in bridges.iter().zip(connectors).zip(uarts) {

@@ -15,7 +15,7 @@ use crate::host_values::{self, HostFacts};
 use crate::launch;
 use crate::layout::{self, HostLimits};
 use crate::load::{self, Files, Loaded, Notes, Payload};
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, MachineSource};
 use crate::power::PowerPort;
 use crate::report::{self, Report, Timings};
 use crate::rpc::Requests;
@@ -123,7 +123,16 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
     let loaded = load::plan(&config, &files, decision, &layout, &mut notes)?;
     timings.stage("plan");
     let memory = allocate(&layout, &loaded.extra_ram)?;
-    let mut parts = Parts::build(&config, &layout, &*hypervisor, memory.clone(), serial)?;
+    let mut parts = Parts::build(
+        MachineSource {
+            config: &config,
+            layout: &layout,
+            files: &files,
+            memory: memory.clone(),
+            serial,
+        },
+        &*hypervisor,
+    )?;
     timings.stage("partition");
     let mut launcher = Launcher {
         config: &config,
@@ -241,22 +250,16 @@ struct Parts {
 }
 
 impl Parts {
-    fn build(
-        config: &Config,
-        layout: &MemoryLayout,
-        hypervisor: &dyn Hypervisor,
-        memory: GuestMemory,
-        serial: [Option<SerialEnd>; 4],
-    ) -> anyhow::Result<Self> {
-        let clock = Arc::new(if config.deterministic.is_some() {
+    fn build(source: MachineSource<'_>, hypervisor: &dyn Hypervisor) -> anyhow::Result<Self> {
+        let clock = Arc::new(if source.config.deterministic.is_some() {
             Clock::deterministic()
         } else {
             Clock::host()
         });
         let timers = TimerQueue::new();
         let partition = hypervisor.new_partition(PartitionConfig {
-            vp_count: layout.vp_count,
-            memory,
+            vp_count: source.layout.vp_count,
+            memory: source.memory.clone(),
             cpuid: Vec::new(),
             clock: clock.clone(),
             timers: timers.clone(),
@@ -271,7 +274,7 @@ impl Parts {
             power: power.clone(),
         };
         let x2apic = hypervisor.capabilities().x2apic;
-        let machine = machine::build(config, layout, x2apic, serial, world)?;
+        let machine = machine::build(source, x2apic, world)?;
         Ok(Self {
             partition,
             machine,

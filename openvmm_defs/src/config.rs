@@ -67,7 +67,20 @@ pub enum LoadMode {
     Ovmf {
         /// OVMF.fd.
         firmware: PathBuf,
+        /// A kernel that the firmware boots first (`-k`), handed over through fw_cfg.
+        direct: Option<KernelFiles>,
     },
+}
+
+/// A kernel for firmware to boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelFiles {
+    /// Kernel with an EFI stub, or another EFI program.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Command line.
+    pub cmdline: String,
 }
 
 /// What the host prepares besides an IGVM file, named by `--igvm type=`.

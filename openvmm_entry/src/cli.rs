@@ -73,7 +73,7 @@ pub(crate) struct BootArgs {
     /// Boot OVMF directly.
     #[arg(long, value_name = "FILE")]
     pub(crate) ovmf: Option<PathBuf>,
-    /// Boot a Linux kernel directly: bzImage, or ELF with a PVH note.
+    /// Boot a Linux kernel directly: bzImage, or ELF with a PVH note; with --ovmf, through the firmware.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
     /// Initial RAM disk for --kernel.

@@ -13,8 +13,8 @@ use crate::cli::{
 use openvmm_core::TraceOptions;
 use openvmm_core::entropy::{self, EntropySource};
 use openvmm_defs::{
-    Config, EndActions, IgvmPayload, LoadMode, Machine, SerialBackend, UefiConsoleMode, UefiSettings,
-    Vtl2Base,
+    Config, EndActions, IgvmPayload, KernelFiles, LoadMode, Machine, SerialBackend, UefiConsoleMode,
+    UefiSettings, Vtl2Base,
 };
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -71,19 +71,26 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
     }
     let settings = uefi_settings(&cli.uefi, &com);
     let cmdline = cli.boot.cmdline.join(" ");
-    let load = match (cli.boot.igvm, cli.boot.kernel, cli.boot.ovmf) {
+    let load = match (cli.boot.igvm, cli.boot.ovmf, cli.boot.kernel) {
         (Some(igvm), ..) => LoadMode::Igvm {
             payload: payload(&igvm, cli.boot.igvm_personality, settings),
             path: igvm.path,
             relocation: cli.boot.igvm_vtl2_relocation_type.unwrap_or(Vtl2Base::File),
             cmdline,
         },
-        (None, Some(kernel), _) => LoadMode::Linux {
+        (None, Some(firmware), kernel) => LoadMode::Ovmf {
+            firmware,
+            direct: kernel.map(|kernel| KernelFiles {
+                kernel,
+                initrd: cli.boot.initrd,
+                cmdline,
+            }),
+        },
+        (None, None, Some(kernel)) => LoadMode::Linux {
             kernel,
             initrd: cli.boot.initrd,
             cmdline,
         },
-        (None, None, Some(firmware)) => LoadMode::Ovmf { firmware },
         (None, None, None) => LoadMode::Uefi {
             firmware: uefi_firmware(cli.boot.uefi_firmware, env)?,
             settings,

@@ -11,4 +11,5 @@ pub mod igvm;
 pub mod linux;
 pub mod ovmf;
 pub mod params;
+pub mod smbios;
 pub mod uefi;

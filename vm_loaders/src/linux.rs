@@ -17,6 +17,7 @@ mod memory;
 mod mtrr;
 mod pvh;
 
+pub use bzimage::split_setup;
 pub use memory::{ACPI_GPA, ACPI_ROOM, COMMAND_LINE_GPA, COMMAND_LINE_ROOM, ZERO_PAGE_GPA};
 pub use mtrr::host_registers;
 pub use pvh::START_INFO_MAGIC;

@@ -5,13 +5,25 @@
 //! Always true: the ECAM window is where PCIEXBAR says while its enable bit is set. Memory attributes
 //! (PAM) and SMRAM are not here: low memory is RAM, and there is no SMM.
 
-use crate::PciFunction;
 use crate::config::{ConfigSpace, Identity};
+use crate::{Bdf, PciFunction, PciRoot};
 use chipset_device::{Device, Placement};
 
 const PCIEXBAR: u16 = 0x60;
 /// Base bits 35:26, length 2:1, enable 0.
 const PCIEXBAR_WRITABLE: u64 = 0xF_FC00_0007;
+
+/// The window (base and length) that a value of PCIEXBAR asks for.
+fn window_of(value: u64) -> Option<(u64, u64)> {
+    let len = match value >> 1 & 3 {
+        0 => 256u64 << 20,
+        1 => 128 << 20,
+        2 => 64 << 20,
+        _ => return None,
+    };
+    let base = value & PCIEXBAR_WRITABLE & !(len - 1);
+    (value & 1 != 0 && base != 0).then_some((base, len))
+}
 
 /// The host bridge.
 pub struct HostBridge {
@@ -32,17 +44,21 @@ impl HostBridge {
         Self { config, ecam }
     }
 
-    /// Base and length of the window that PCIEXBAR asks for.
+    /// Where it is.
+    pub const BDF: Bdf = Bdf::new(0, 0, 0);
+
+    /// Base and length of the ECAM window that the guest has switched on, seen from outside.
+    pub fn ecam_window(root: &PciRoot) -> Option<(u64, u64)> {
+        let mut value = [0; 8];
+        let (low, high) = value.split_at_mut(4);
+        root.config_read(Self::BDF, PCIEXBAR, low);
+        root.config_read(Self::BDF, PCIEXBAR + 4, high);
+        window_of(u64::from_le_bytes(value))
+    }
+
     fn window(&self) -> Option<(u64, u64)> {
-        let value = u64::from(self.config.dword(PCIEXBAR + 4)) << 32 | u64::from(self.config.dword(PCIEXBAR));
-        let len = match value >> 1 & 3 {
-            0 => 256u64 << 20,
-            1 => 128 << 20,
-            2 => 64 << 20,
-            _ => return None,
-        };
-        let base = value & PCIEXBAR_WRITABLE & !(len - 1);
-        (value & 1 != 0 && base != 0).then_some((base, len))
+        let [low, high] = [PCIEXBAR, PCIEXBAR + 4].map(|at| u64::from(self.config.dword(at)));
+        window_of(high << 32 | low)
     }
 
     fn place(&mut self) {

@@ -5,9 +5,9 @@
 //! Always true: the PM block is on the bus at PMBASE exactly while ACPI_EN is set. RCBA is a register and
 //! nothing more: no chipset configuration window is behind it, so it reads all ones.
 
-use crate::PciFunction;
 use crate::config::{ConfigSpace, Identity};
 use crate::intx::IntxRouter;
+use crate::{Bdf, PciFunction, PciRoot};
 use chipset_device::{Device, Placement};
 use std::sync::Arc;
 
@@ -20,6 +20,12 @@ const PM_LEN: u64 = 0x80;
 /// Route registers of PIRQA to PIRQD, and of PIRQE to PIRQH.
 const PIRQ: [u16; 2] = [0x60, 0x68];
 const RCBA: u16 = 0xF0;
+
+/// First port of the PM block for values of PMBASE and ACPI_CNTL.
+fn pm_base_of(base: u32, control: u32) -> Option<u16> {
+    let base = (base & PMBASE_ADDRESS) as u16;
+    (control & ACPI_EN != 0 && base != 0).then_some(base)
+}
 
 /// The bridge.
 pub struct LpcBridge {
@@ -50,11 +56,21 @@ impl LpcBridge {
         Self { config, pm, intx }
     }
 
-    /// Base of the PM block that the guest asked for.
+    /// Where it is.
+    pub const BDF: Bdf = Bdf::new(0, 31, 0);
+
+    /// First port of the PM block that the guest has switched on, seen from outside.
+    pub fn pm_window(root: &PciRoot) -> Option<u16> {
+        let dword = |at| {
+            let mut bytes = [0; 4];
+            root.config_read(Self::BDF, at, &mut bytes);
+            u32::from_le_bytes(bytes)
+        };
+        pm_base_of(dword(PMBASE), dword(ACPI_CNTL))
+    }
+
     fn pm_base(&self) -> Option<u64> {
-        let base = self.config.dword(PMBASE) & PMBASE_ADDRESS;
-        let on = self.config.dword(ACPI_CNTL) & ACPI_EN != 0;
-        (on && base != 0).then_some(base.into())
+        pm_base_of(self.config.dword(PMBASE), self.config.dword(ACPI_CNTL)).map(u64::from)
     }
 
     fn apply(&mut self) {

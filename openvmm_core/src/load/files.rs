@@ -2,6 +2,7 @@
 //! The files of a load mode, mapped.
 
 use openvmm_defs::LoadMode;
+use std::path::PathBuf;
 use vm_loaders::igvm::{MapError, MappedFile};
 
 /// Mapped files. They stay mapped as long as the VM may be reset.
@@ -13,7 +14,11 @@ pub(crate) enum Files {
         kernel: MappedFile,
         initrd: Option<MappedFile>,
     },
-    Ovmf(MappedFile),
+    Ovmf {
+        firmware: MappedFile,
+        kernel: Option<MappedFile>,
+        initrd: Option<MappedFile>,
+    },
 }
 
 impl Files {
@@ -22,29 +27,45 @@ impl Files {
         Ok(match load {
             LoadMode::Igvm { path, .. } => Self::Igvm(MappedFile::open(path)?),
             LoadMode::Uefi { firmware, .. } => Self::Uefi(MappedFile::open(firmware)?),
-            LoadMode::Ovmf { firmware } => Self::Ovmf(MappedFile::open(firmware)?),
+            LoadMode::Ovmf { firmware, direct } => Self::Ovmf {
+                firmware: MappedFile::open(firmware)?,
+                kernel: open(direct.as_ref().map(|d| &d.kernel))?,
+                initrd: open(direct.as_ref().and_then(|d| d.initrd.as_ref()))?,
+            },
             LoadMode::Linux { kernel, initrd, .. } => Self::Linux {
                 kernel: MappedFile::open(kernel)?,
-                initrd: initrd.as_deref().map(MappedFile::open).transpose()?,
+                initrd: open(initrd.as_ref())?,
             },
         })
     }
 
     /// The file that the plan is made from, for messages.
     pub(crate) fn name(&self) -> String {
-        let (Self::Igvm(file) | Self::Uefi(file) | Self::Ovmf(file) | Self::Linux { kernel: file, .. }) =
-            self;
+        let (Self::Igvm(file)
+        | Self::Uefi(file)
+        | Self::Ovmf { firmware: file, .. }
+        | Self::Linux { kernel: file, .. }) = self;
         file.name().display().to_string()
     }
 
     /// Whether the files are still what was mapped.
     pub(crate) fn verify_unchanged(&self) -> Result<(), MapError> {
-        match self {
-            Self::Igvm(file) | Self::Uefi(file) | Self::Ovmf(file) => file.verify_unchanged(),
-            Self::Linux { kernel, initrd } => {
-                kernel.verify_unchanged()?;
-                initrd.as_ref().map_or(Ok(()), MappedFile::verify_unchanged)
-            }
-        }
+        let files = match self {
+            Self::Igvm(file) | Self::Uefi(file) => [Some(file), None, None],
+            Self::Linux { kernel, initrd } => [Some(kernel), initrd.as_ref(), None],
+            Self::Ovmf {
+                firmware,
+                kernel,
+                initrd,
+            } => [Some(firmware), kernel.as_ref(), initrd.as_ref()],
+        };
+        files
+            .into_iter()
+            .flatten()
+            .try_for_each(MappedFile::verify_unchanged)
     }
+}
+
+fn open(path: Option<&PathBuf>) -> Result<Option<MappedFile>, MapError> {
+    path.map(|path| MappedFile::open(path)).transpose()
 }

@@ -249,7 +249,10 @@ fn an_isolated_request_never_becomes_a_plain_launch() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x");
     std::fs::write(&path, b"x").unwrap();
-    let load = LoadMode::Ovmf { firmware: path };
+    let load = LoadMode::Ovmf {
+        firmware: path,
+        direct: None,
+    };
     let config = Config {
         isolation: IsolationRequest::Snp,
         load,

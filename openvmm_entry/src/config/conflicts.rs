@@ -60,10 +60,6 @@ const SOURCES: &[Rule] = &[
         "--ovmf cannot be combined with --uefi: --uefi is Microsoft's firmware; drop one of them",
     ),
     (
-        |c| c.boot.kernel.is_some() && c.boot.ovmf.is_some(),
-        "--kernel cannot be combined with --ovmf: each is a way to boot; drop one of them",
-    ),
-    (
         |c| !c.boot.uefi && c.boot.uefi_firmware.is_some(),
         "--uefi-firmware is the file of a direct UEFI boot; add --uefi",
     ),

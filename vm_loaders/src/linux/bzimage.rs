@@ -71,12 +71,24 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Kernel<'_>, LinuxError> {
 }
 
 /// The bytes that are loaded: `syssize` paragraphs, or the rest of the file when the header has none.
-fn protected_mode_part(bytes: &[u8]) -> Result<&[u8], LinuxError> {
+/// A kernel file as its real-mode set-up part and the rest, the way that fw_cfg hands it over; files that
+/// are not a bzImage are all rest.
+pub fn split_setup(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let setup = setup_len(bytes).ok().filter(|_| is_bzimage(bytes));
+    bytes.split_at(setup.unwrap_or(0).min(bytes.len()))
+}
+
+/// Bytes of the boot sector and the set-up sectors.
+fn setup_len(bytes: &[u8]) -> Result<usize, LinuxError> {
     let sectors = match usize::from(u8_at(bytes, offset::SETUP_SECTS)?) {
         0 => DEFAULT_SETUP_SECTORS,
         sectors => sectors,
     };
-    let start = (sectors + 1) * SECTOR;
+    Ok((sectors + 1) * SECTOR)
+}
+
+fn protected_mode_part(bytes: &[u8]) -> Result<&[u8], LinuxError> {
+    let start = setup_len(bytes)?;
     let rest = bytes.len().saturating_sub(start);
     let len = match u32_at(bytes, offset::SYSSIZE)? as usize * 16 {
         0 => rest,

@@ -229,11 +229,6 @@ const TABLE: &[(&str, i32, &str)] = &[
         "openvmm: --ovmf cannot be combined with --uefi: --uefi is Microsoft's firmware; drop one of them",
     ),
     (
-        "--kernel k --ovmf o.fd",
-        2,
-        "openvmm: --kernel cannot be combined with --ovmf: each is a way to boot; drop one of them",
-    ),
-    (
         "--initrd i",
         2,
         "openvmm: --initrd belongs to a direct Linux boot; add --kernel FILE",

@@ -6,6 +6,7 @@
 
 use super::{Composition, Pci};
 use crate::bus::{BusError, PortWidth};
+use crate::fw_cfg::{self, FwCfg};
 use crate::pm::PmLayout;
 use crate::reset::ResetControl;
 use chipset_device::{MmioDevice, MsiTarget};
@@ -28,7 +29,7 @@ impl Composition {
         let ecam = Arc::new(Mutex::new(Ecam::new(root.clone(), 0)));
         let ecam = self.builder.add_mmio_window("ecam", ECAM_LEN, ecam);
         let host = HostBridge::new(Box::new(ecam));
-        self.add_pci_function("host_bridge", Bdf::new(0, 0, 0), Arc::new(Mutex::new(host)))?;
+        self.add_pci_function("host_bridge", HostBridge::BDF, Arc::new(Mutex::new(host)))?;
 
         let pm = self.new_pm(PmLayout::ICH9);
         let window = self
@@ -36,7 +37,7 @@ impl Composition {
             .add_port_window("pm", PmLayout::ICH9.len, PortWidth::Any, pm.clone())?;
         self.builder.add_device("pm", pm);
         let lpc = LpcBridge::new(Box::new(window), intx);
-        self.add_pci_function("lpc_bridge", Bdf::new(0, 31, 0), Arc::new(Mutex::new(lpc)))?;
+        self.add_pci_function("lpc_bridge", LpcBridge::BDF, Arc::new(Mutex::new(lpc)))?;
 
         let reset = Arc::new(Mutex::new(ResetControl::new(self.world.power.clone())));
         self.builder.add_device("reset_control", reset.clone());
@@ -47,6 +48,11 @@ impl Composition {
             PortWidth::Any,
             ports,
         )
+    }
+
+    /// Adds fw_cfg.
+    pub fn add_fw_cfg(&mut self, device: FwCfg) -> Result<(), BusError> {
+        self.port_device("fw_cfg", (fw_cfg::PORT, fw_cfg::PORTS), PortWidth::Any, device)
     }
 
     /// Puts a function on the bus of a machine that has PCI.
