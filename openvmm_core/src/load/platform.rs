@@ -23,7 +23,9 @@ pub(super) fn choose(
     }
     if let Some(isolation) = isolated(request)? {
         // A file without it is refused where the plan is made, with the list of what it has.
-        notes.add(format!("platform {isolation} of the file taken, as --isolation says"));
+        notes.add(format!(
+            "platform {isolation} of the file taken, as --isolation says"
+        ));
         return Ok(isolation);
     }
     let find = |isolation| {
