@@ -25,6 +25,7 @@ struct Payload {
 /// tests.
 const PAYLOADS: &[Payload] = &[
     at("uefi_probe", 0x6E_2000),
+    at("hv_probe", 0x6E_2000),
     at("first_byte", 0x10_0000),
     at("test_suite", 0x20_0000),
     at("boot_probe", 0x10_0000),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! `uefi_probe` as a firmware image in the MSVM.fd shape.
+//! `uefi_probe` and `hv_probe` as firmware images in the MSVM.fd shape.
 //!
 //! Always true: exactly 6 MiB; the SEC volume's header and files are well formed (PI specification 1.8
 //! volume 3, chapters 2 and 3), so a loader's own search finds the entry. The SEC core is not the first
@@ -30,19 +30,31 @@ const SEC_FILE: usize = image::PE_OFFSET as usize - SECTION_HEADER - NAME_SECTIO
 /// Length of the name section: header and "SEC" with its NUL in UTF-16.
 const NAME_SECTION: usize = SECTION_HEADER + 8;
 
-/// The firmware image.
+/// `hv_probe`'s code and data, flat, linked there too.
+pub const HV_PROBE: &[u8] = super::built!("hv_probe.bin");
+
+/// The firmware image of `uefi_probe`.
 pub fn firmware() -> Vec<u8> {
+    image_of(CODE)
+}
+
+/// The firmware image of `hv_probe`.
+pub fn hv_firmware() -> Vec<u8> {
+    image_of(HV_PROBE)
+}
+
+fn image_of(code: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; image::IMAGE_SIZE as usize];
     for (gpa, mark) in image::marks() {
         let at = (gpa - image::IMAGE_GPA) as usize;
         bytes[at..at + 8].copy_from_slice(&mark.to_le_bytes());
     }
-    bytes[image::SEC_VOLUME_OFFSET as usize..].copy_from_slice(&sec_volume());
+    bytes[image::SEC_VOLUME_OFFSET as usize..].copy_from_slice(&sec_volume(code));
     bytes
 }
 
-fn sec_volume() -> Vec<u8> {
-    let pe = pe_image(CODE);
+fn sec_volume(code: &[u8]) -> Vec<u8> {
+    let pe = pe_image(code);
     let mut volume = vec![0xFF; image::SEC_VOLUME_SIZE as usize];
     put(&mut volume, 0, &volume_header());
     let pad = file_header([0xFF; 16], FILE_TYPE_PAD, SEC_FILE - VOLUME_HEADER);

@@ -101,6 +101,8 @@ impl Hypervisor for Kvm {
             x2apic: false,
             deterministic: false,
             phys_bits: self.phys_bits,
+            tsc_hz: None,
+            tsc_is_clock: false,
         }
     }
 

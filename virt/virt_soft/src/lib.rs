@@ -40,6 +40,8 @@ impl Hypervisor for Soft {
             x2apic: true,
             deterministic: true,
             phys_bits: PHYS_BITS,
+            tsc_hz: Some(1_000_000_000),
+            tsc_is_clock: true,
         }
     }
 
