@@ -5,6 +5,8 @@
 //! everything fits the guest's physical address width. Not here: whether a guest image fits the RAM
 //! ([`crate::fit`]), what the devices in the gaps are.
 
+mod pcie;
+
 use launch_plan::size_text;
 use openvmm_defs::{Config, GpaRange, Machine, MemoryLayout};
 
@@ -42,6 +44,13 @@ pub enum LayoutError {
         "-p {count}: without x2apic, which this hypervisor does not offer, a guest has at most {XAPIC_VPS} processors"
     )]
     TooManyProcessors { count: u32 },
+    #[error(
+        "--pcie-root-complex: the ovmf machine has a PCI bus of its own, which its firmware looks for; drop the option, \
+         and devices go there"
+    )]
+    RootComplexOnOvmf,
+    #[error("--pcie-root-complex {name}: {what}")]
+    RootComplex { name: String, what: String },
 }
 
 /// What the hypervisor contributes to the layout.
@@ -86,21 +95,23 @@ pub fn resolve(config: &Config, machine: Machine, limits: HostLimits) -> Result<
     if count > XAPIC_VPS && !limits.x2apic {
         return Err(LayoutError::TooManyProcessors { count });
     }
-    let ram = split_ram(size, machine, limits.phys_bits)?;
+    let pcie = pcie::Wanted::of(&config.pci, machine)?;
+    let limit = machine.low_ram_limit().min(pcie.low_start(machine));
+    let ram = split_ram(size, limit, limits.phys_bits)?;
+    let root_complexes = pcie.place(machine, &ram, limits.phys_bits)?;
     Ok(MemoryLayout {
         machine,
         ram,
         low_mmio: low_mmio(machine),
-        // Nothing lives above RAM: VMBus and PCIe BARs come with their machines.
+        // No machine has VMBus yet.
         high_mmio: GpaRange::default(),
-        root_complexes: Vec::new(),
+        root_complexes,
         phys_bits: limits.phys_bits,
         vp_count: count,
     })
 }
 
-fn split_ram(size: u64, machine: Machine, bits: u8) -> Result<Vec<GpaRange>, LayoutError> {
-    let limit = machine.low_ram_limit();
+fn split_ram(size: u64, limit: u64, bits: u8) -> Result<Vec<GpaRange>, LayoutError> {
     let low = size.min(limit);
     let high = size - low;
     let space = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);

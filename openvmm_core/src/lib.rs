@@ -27,6 +27,7 @@ mod launch;
 pub mod layout;
 mod load;
 mod machine;
+mod pci_devices;
 mod power;
 mod registers;
 mod report;

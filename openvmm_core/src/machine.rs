@@ -8,6 +8,7 @@ use crate::dispatch::Devices;
 use crate::fw_cfg;
 use crate::layout::FOUR_GIB;
 use crate::load::Files;
+use crate::pci_devices;
 use crate::serial::{InputSink, SerialBridge, SerialEnd};
 use chipset::Chipset;
 use chipset::machine::{self, MachineConfig, World};
@@ -81,6 +82,7 @@ pub(crate) fn build(source: MachineSource<'_>, x2apic: bool, world: World) -> an
         };
         composition.add_fw_cfg(fw_cfg::build(inputs)?)?;
     }
+    pci_devices::add(&mut composition, config, layout, &memory.dma())?;
     let uarts = composition.serial.clone();
     let mut pending_input = Vec::new();
     for ((bridge, connector), uart) in bridges.iter().zip(connectors).zip(uarts) {

@@ -2,7 +2,7 @@
 //! Fixtures shared by this crate's unit tests.
 
 use openvmm_defs::{
-    Config, EndActions, IgvmPayload, IsolationRequest, LoadMode, Machine, SerialBackend, Vtl2Base,
+    Config, EndActions, IgvmPayload, IsolationRequest, LoadMode, Machine, PciConfig, SerialBackend, Vtl2Base,
 };
 
 /// A small generic IGVM configuration.
@@ -20,6 +20,7 @@ pub(crate) fn config() -> Config {
         machine: Machine::Plain,
         com: [const { SerialBackend::None }; 4],
         test_exit: false,
+        pci: PciConfig::default(),
         on: EndActions::default(),
         bios_guid: uuid::Uuid::nil(),
         deterministic: None,

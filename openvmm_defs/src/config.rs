@@ -2,6 +2,7 @@
 //! The configuration of one VM.
 
 use crate::layout::Machine;
+use crate::pci::PciConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -23,6 +24,8 @@ pub struct Config {
     pub com: [SerialBackend; 4],
     /// Adds the test-exit device (32-bit write to port 0xF4) to a machine that does not have it.
     pub test_exit: bool,
+    /// Devices on PCI.
+    pub pci: PciConfig,
     /// What guest-initiated ends do.
     pub on: EndActions,
     /// BIOS GUID, made once per VM.

@@ -9,6 +9,8 @@
 
 mod config;
 mod layout;
+mod pci;
 
 pub use config::*;
 pub use layout::*;
+pub use pci::*;

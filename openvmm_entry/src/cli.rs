@@ -10,6 +10,7 @@
     reason = "doc comments are help texts, brackets included"
 )]
 
+mod disk;
 mod end_action;
 mod igvm;
 mod refused;
@@ -18,6 +19,7 @@ mod serial;
 mod size;
 mod trace;
 
+pub(crate) use disk::DiskArg;
 pub(crate) use end_action::EndActionArg;
 pub(crate) use igvm::{IgvmArg, IgvmType};
 pub(crate) use refused::RefusedArgs;
@@ -40,6 +42,8 @@ pub(crate) struct Cli {
     pub(crate) uefi: UefiArgs,
     #[command(flatten, next_help_heading = "Machine")]
     pub(crate) machine: MachineArgs,
+    #[command(flatten, next_help_heading = "Disks and other devices")]
+    pub(crate) devices: DeviceArgs,
     #[command(
         flatten,
         next_help_heading = "Serial ports: console, stderr, none, file=PATH, listen=PATH, listen=tcp:IP:PORT"
@@ -181,6 +185,17 @@ impl From<IsolationArg> for IsolationRequest {
             IsolationArg::Cca => Self::Cca,
         }
     }
+}
+
+/// Disks and other devices.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// Disk image: [file:]PATH[,ro], a virtio-blk disk (write [PATH] if it contains commas).
+    #[arg(long, value_name = "SPEC", value_parser = disk::parse)]
+    pub(crate) disk: Vec<DiskArg>,
+    /// The same as --disk, whatever other controllers there are.
+    #[arg(long, value_name = "SPEC", value_parser = disk::parse)]
+    pub(crate) virtio_blk: Vec<DiskArg>,
 }
 
 /// Serial ports.

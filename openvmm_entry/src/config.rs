@@ -6,6 +6,7 @@
 //! variable. Not here: reading files, choosing the hypervisor.
 
 mod conflicts;
+mod devices;
 
 use crate::cli::{
     Cli, IgvmArg, IgvmType, Personality, RunArgs, SerialArgs, TraceFilter, TraceKind, UefiArgs,
@@ -112,6 +113,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         processors: cli.machine.processors,
         isolation: cli.machine.isolation.into(),
         com,
+        pci: devices::pci(cli.devices).map_err(UsageError)?,
         on: end_actions(&cli.run),
         bios_guid: bios_guid(&mut entropy)?,
         deterministic: cli.machine.deterministic,

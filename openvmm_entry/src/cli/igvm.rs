@@ -124,7 +124,8 @@ pub(crate) fn parse(text: &str) -> Result<IgvmArg, IgvmArgError> {
     }
 }
 
-fn split_outside_brackets(text: &str) -> Vec<&str> {
+/// The parts between commas, brackets kept together.
+pub(super) fn split_outside_brackets(text: &str) -> Vec<&str> {
     let mut depth = 0u32;
     text.split(|c| {
         match c {

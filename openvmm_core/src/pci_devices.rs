@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+//! PCI devices from their configuration: root complexes, disks and the rest, wired to the machine.
+//!
+//! Always true: a device's place is decided by the order of the configuration alone. With deterministic time,
+//! devices do their work on the VP that asks for it, so that it is finished at that instruction.
+//! Not here: what the devices do (`virtio`), where windows are (`layout`).
+
+use anyhow::Context;
+use block::{Disk, DiskOptions};
+use chipset::machine::{Composition, RootComplex};
+use guest_memory::DmaMemory;
+use openvmm_defs::{Config, DiskConfig, MemoryLayout, PciDeviceConfig, PciDeviceKind};
+use pci::{Bdf, PciRoot};
+use std::sync::{Arc, Mutex};
+use virtio::{Blk, VirtioDevice, VirtioPci, Wiring};
+
+/// A bus that devices go on.
+enum Bus {
+    /// The machine's own.
+    Machine(chipset::machine::Pci),
+    /// Root complexes by name.
+    Complexes(Vec<(String, RootComplex)>),
+}
+
+/// Adds the devices of `config` to the machine.
+pub(crate) fn add(
+    composition: &mut Composition,
+    config: &Config,
+    layout: &MemoryLayout,
+    ram: &DmaMemory,
+) -> anyhow::Result<()> {
+    let bus = match &composition.pci {
+        Some(pci) => Bus::Machine(pci.clone()),
+        None => Bus::Complexes(root_complexes(composition, config, layout)?),
+    };
+    for device in &config.pci.devices {
+        add_device(composition, &bus, device, ram, config.deterministic.is_none())
+            .with_context(|| device.name.clone())?;
+    }
+    if let Bus::Complexes(complexes) = bus {
+        for (_, complex) in complexes {
+            composition.finish_root_complex(complex)?;
+        }
+    }
+    Ok(())
+}
+
+fn root_complexes(
+    composition: &mut Composition,
+    config: &Config,
+    layout: &MemoryLayout,
+) -> anyhow::Result<Vec<(String, RootComplex)>> {
+    let names = config
+        .pci
+        .root_complexes
+        .iter()
+        .map(|complex| complex.name.clone());
+    let names = names.chain(["rc0".to_owned()]);
+    layout
+        .root_complexes
+        .iter()
+        .zip(names)
+        .map(|(complex, name)| {
+            let added = composition.add_root_complex(&name, complex)?;
+            Ok((name, added))
+        })
+        .collect()
+}
+
+/// Where a device goes.
+struct Place {
+    root: Arc<PciRoot>,
+    bdf: Bdf,
+    line: chipset_device::InterruptLine,
+}
+
+impl Bus {
+    fn place(&self, root_complex: Option<&str>) -> anyhow::Result<Place> {
+        match self {
+            Self::Machine(_) if root_complex.is_some() => {
+                anyhow::bail!("this machine has no root complexes to name; drop pcie_root_complex=")
+            }
+            Self::Machine(pci) => {
+                let bdf = pci.root.free_device(0)?;
+                Ok(Place {
+                    root: pci.root.clone(),
+                    bdf,
+                    line: pci.intx.pin(bdf.device(), 0),
+                })
+            }
+            Self::Complexes(complexes) => {
+                let found = match root_complex {
+                    None => complexes.first(),
+                    Some(name) => complexes.iter().find(|(n, _)| n == name),
+                };
+                let (_, complex) =
+                    found.context("there is no such root complex; add --pcie-root-complex NAME")?;
+                Ok(Place {
+                    root: complex.root.clone(),
+                    bdf: complex.free_device()?,
+                    // No interrupt routing is described for root complexes: message-signalled only.
+                    line: chipset_device::InterruptLine::unconnected(),
+                })
+            }
+        }
+    }
+}
+
+fn add_device(
+    composition: &mut Composition,
+    bus: &Bus,
+    device: &PciDeviceConfig,
+    ram: &DmaMemory,
+    threads: bool,
+) -> anyhow::Result<()> {
+    let place = bus.place(device.root_complex.as_deref())?;
+    let virtio: Box<dyn VirtioDevice> = match &device.kind {
+        PciDeviceKind::VirtioBlk(disk) => Box::new(Blk::new(open(disk)?)),
+    };
+    let wiring = Wiring {
+        ram: ram.clone(),
+        msi: composition.msi_target(),
+        line: place.line,
+        threads,
+    };
+    let function = VirtioPci::new(&device.name, virtio, wiring)?;
+    let bar = function.bar();
+    let function = Arc::new(Mutex::new(function));
+    composition.add_function_to(&place.root, &device.name, place.bdf, function.clone())?;
+    composition.connect_bar(&device.name, &function, 0, bar)?;
+    tracing::info!("{} is PCI function {}", device.name, place.bdf);
+    Ok(())
+}
+
+fn open(disk: &DiskConfig) -> anyhow::Result<Arc<Disk>> {
+    Ok(Disk::open(&DiskOptions {
+        path: disk.path.clone(),
+        read_only: disk.read_only,
+    })?)
+}

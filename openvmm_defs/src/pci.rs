@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+//! PCI devices and root complexes as a user asks for them.
+
+use std::path::PathBuf;
+
+/// Everything on PCI that the machine does not have by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PciConfig {
+    /// Root complexes (`--pcie-root-complex`). When there are none and the machine has no PCI of its own, devices go
+    /// on an implicit one.
+    pub root_complexes: Vec<RootComplexConfig>,
+    /// Devices in the order of their device numbers.
+    pub devices: Vec<PciDeviceConfig>,
+}
+
+/// A root complex.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootComplexConfig {
+    /// What devices name it by.
+    pub name: String,
+    /// PCI segment.
+    pub segment: u16,
+    /// First bus.
+    pub start_bus: u8,
+    /// Last bus.
+    pub end_bus: u8,
+    /// Bytes of the BAR window below 4 GiB.
+    pub low_mmio: u64,
+    /// Bytes of the BAR window above RAM.
+    pub high_mmio: u64,
+}
+
+impl RootComplexConfig {
+    /// The default size of the window below 4 GiB.
+    pub const LOW_MMIO: u64 = 64 << 20;
+    /// The default size of the window above RAM.
+    pub const HIGH_MMIO: u64 = 1 << 30;
+
+    /// What devices go on when nobody asked for a root complex: one bus.
+    pub fn implicit() -> Self {
+        Self {
+            name: "rc0".into(),
+            segment: 0,
+            start_bus: 0,
+            end_bus: 0,
+            low_mmio: Self::LOW_MMIO,
+            high_mmio: Self::HIGH_MMIO,
+        }
+    }
+}
+
+/// One PCI device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciDeviceConfig {
+    /// Name in messages and `inspect`.
+    pub name: String,
+    /// The root complex it is on; `None` is the first, or the machine's own bus.
+    pub root_complex: Option<String>,
+    /// What it is.
+    pub kind: PciDeviceKind,
+}
+
+/// What a PCI device is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PciDeviceKind {
+    /// virtio-blk.
+    VirtioBlk(DiskConfig),
+}
+
+/// A disk image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// The image.
+    pub path: PathBuf,
+    /// The guest cannot write.
+    pub read_only: bool,
+}
