@@ -14,6 +14,7 @@
 
 mod bind;
 mod builder;
+mod carve;
 mod display;
 mod endorse;
 mod pages;

@@ -4,13 +4,15 @@
 //! Always true: an image is untrusted input; its tables are bounds-checked and a missing one is an error
 //! only where a platform needs it. A plan holds the whole image ending at 4 GiB, and for the isolated
 //! platforms what the image's own metadata asks for, in table order.
-//! Not here: the machine that OVMF runs on, variables, fw_cfg.
+//! Not here: the machine that OVMF runs on, what variables say, fw_cfg.
 
 mod save_area;
 mod tables;
+mod variables;
 mod wrap;
 
 pub use save_area::{ResetVp, reset_save_area};
 pub(crate) use tables::FOOTER;
 pub use tables::{IgvmArea, OvmfError, Section, SectionKind, Tables};
+pub use variables::{VariableStore, VariablesError, variable_store, variable_volume_len};
 pub use wrap::{Entry, WrapOptions, plan};

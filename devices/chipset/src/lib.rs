@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod bus;
+pub mod flash;
 pub mod fw_cfg;
 pub mod ioapic;
 pub mod lapic;
