@@ -23,6 +23,7 @@ pub mod entropy;
 pub mod fit;
 mod fw_cfg;
 mod host_values;
+mod hyperv_machine;
 mod launch;
 pub mod layout;
 mod load;

@@ -6,6 +6,7 @@
 
 use crate::dispatch::Devices;
 use crate::fw_cfg;
+use crate::hyperv_machine;
 use crate::layout::FOUR_GIB;
 use crate::load::Files;
 use crate::pci_devices;
@@ -17,6 +18,7 @@ use chipset::uart::{SerialIo, Uart};
 use guest_memory::GuestMemory;
 use openvmm_defs::{Config, MemoryLayout};
 use std::sync::{Arc, Mutex, PoisonError};
+use virt::Capabilities;
 
 /// A connector that waits for its port's input sink, and the sink.
 type Pending = (Box<dyn FnOnce(InputSink) + Send>, InputSink);
@@ -41,7 +43,11 @@ pub(crate) struct MachineSource<'v> {
 }
 
 /// Builds the devices of `source` for a partition that is reached through `world`.
-pub(crate) fn build(source: MachineSource<'_>, x2apic: bool, world: World) -> anyhow::Result<Machine> {
+pub(crate) fn build(
+    source: MachineSource<'_>,
+    capabilities: Capabilities,
+    world: World,
+) -> anyhow::Result<Machine> {
     let MachineSource {
         config,
         layout,
@@ -60,15 +66,18 @@ pub(crate) fn build(source: MachineSource<'_>, x2apic: bool, world: World) -> an
         machine: layout.machine,
         vp_count: layout.vp_count,
         phys_bits: layout.phys_bits,
-        x2apic,
+        x2apic: capabilities.x2apic,
         tsc_hz: None,
         memory: cmos_memory(layout),
         serial: bridges
             .each_ref()
             .map(|b| b.clone().map(|b| b as Arc<dyn SerialIo>)),
         test_exit: config.test_exit,
-        world,
+        world: world.clone(),
     })?;
+    if let Some(hyperv) = hyperv_machine::config(layout, capabilities) {
+        hyperv_machine::add(&mut composition, hyperv, &world, &memory)?;
+    }
     if layout.machine == openvmm_defs::Machine::Ovmf
         && let Some(pci) = &composition.pci
     {

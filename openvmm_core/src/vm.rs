@@ -11,6 +11,7 @@ pub use isolated::{IsolatedOptions, launch_isolated};
 use crate::dispatch::{self, Relaunch, Vm};
 use crate::ending::Ended;
 use crate::entropy::EntropySource;
+use crate::hyperv_machine;
 use crate::host_values::{self, HostFacts};
 use crate::launch;
 use crate::layout::{self, HostLimits};
@@ -257,10 +258,12 @@ impl Parts {
             Clock::host()
         });
         let timers = TimerQueue::new();
+        let capabilities = hypervisor.capabilities();
+        let hyperv = hyperv_machine::config(source.layout, capabilities);
         let partition = hypervisor.new_partition(PartitionConfig {
             vp_count: source.layout.vp_count,
             memory: source.memory.clone(),
-            cpuid: Vec::new(),
+            cpuid: hyperv_machine::leaves(hyperv),
             clock: clock.clone(),
             timers: timers.clone(),
         })?;
@@ -273,8 +276,7 @@ impl Parts {
             wake: signals,
             power: power.clone(),
         };
-        let x2apic = hypervisor.capabilities().x2apic;
-        let machine = machine::build(source, x2apic, world)?;
+        let machine = machine::build(source, capabilities, world)?;
         Ok(Self {
             partition,
             machine,
