@@ -10,6 +10,8 @@
 
 mod build;
 mod check;
+pub mod compare;
+mod diff;
 mod failure;
 mod inspect;
 mod manifest;
@@ -40,6 +42,8 @@ enum Command {
     Build(build::Args),
     /// Prints what a file starts, platform by platform.
     Inspect(inspect::Args),
+    /// Says what differs between two files in what they start; exit code 1 if anything does.
+    Diff(diff::Args),
     /// Lists every problem of a file; exit code 1 if there are errors.
     Check(check::Args),
     /// Prints launch digests, and why other tools print other ones.
@@ -66,6 +70,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Build(args) => build::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Measure(args) => measure::run(&args),
         Command::Sign(args) => sign::run(&args),

@@ -46,18 +46,25 @@ pub(super) fn write(out: &mut impl Write, overview: &Overview, registers: bool) 
         .try_for_each(|view| platform(out, view, registers))
 }
 
-/// A size for people: exact in bytes when it is small or odd, else in the largest unit with two digits.
+/// A size for people: exact as long as that is short, else in the largest unit with one digit.
 pub(crate) fn size(bytes: u64) -> String {
     let text = size_text(bytes);
-    if !text.ends_with(" bytes") || bytes < 10_000 {
+    let number: u64 = text
+        .split(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0);
+    if number < 10_000 {
         return text;
     }
     let (shift, unit) = match bytes {
         0..=0xF_FFFF => (10, "KiB"),
         0x10_0000..=0x3FFF_FFFF => (20, "MiB"),
-        _ => (30, "GiB"),
+        0x4000_0000..=0xFF_FFFF_FFFF => (30, "GiB"),
+        _ => (40, "TiB"),
     };
-    format!("{:.1} {unit}", bytes as f64 / f64::from(1_u32 << shift))
+    // Shown with one digit, so what a float loses does not show.
+    format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64)
 }
 
 /// Writes a list, one item per line behind the label; nothing for an empty one.

@@ -148,7 +148,7 @@ fn native(context: &NativeContext) -> Vec<Field> {
     fields
 }
 
-fn vbs_name(name: VbsRegisterName) -> String {
+pub(crate) fn vbs_name(name: VbsRegisterName) -> String {
     match name {
         VbsRegisterName::MtrrPhysBase(pair) => format!("mtrr_phys_base{pair}"),
         VbsRegisterName::MtrrPhysMask(pair) => format!("mtrr_phys_mask{pair}"),
@@ -156,7 +156,7 @@ fn vbs_name(name: VbsRegisterName) -> String {
     }
 }
 
-fn vbs_value(value: &VbsValue) -> String {
+pub(crate) fn vbs_value(value: &VbsValue) -> String {
     match value {
         VbsValue::U64(value) => Hex(*value).to_string(),
         VbsValue::Segment(segment) => segment_text(segment),
@@ -241,7 +241,7 @@ fn vmsa_registers(page: &[u8]) -> Vec<Field> {
 }
 
 /// The text of the VMSA field at `offset`; `None` when all its bytes are zero or no field starts there.
-fn vmsa_value(page: &[u8], offset: usize) -> Option<String> {
+pub(crate) fn vmsa_value(page: &[u8], offset: usize) -> Option<String> {
     let field = field_at(offset)?;
     let bytes = page.get(field.offset..field.offset + field.size)?;
     let first = bytes.iter().position(|&byte| byte != 0)?;

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+//! The commands over a corpus of files: written by our encoder, by the `igvm` crate and by igvm-wrap.
+
+#[path = "files/build.rs"]
+mod build;
+#[path = "files/corpus.rs"]
+mod corpus;
+#[path = "files/diff.rs"]
+mod diff;
+#[path = "files/program.rs"]
+mod program;
