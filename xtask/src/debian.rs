@@ -39,7 +39,8 @@ pub(crate) fn fetch_kernel() {
 fn has_kernel() -> bool {
     // A folder that is not there holds no kernel.
     let mut entries = std::fs::read_dir(kernel_folder()).into_iter().flatten().flatten();
-    entries.any(|entry| entry.file_name().to_string_lossy().starts_with("vmlinuz-"))
+    let kernel = entries.any(|entry| entry.file_name().to_string_lossy().starts_with("vmlinuz-"));
+    kernel && folder().join("lib/modules").is_dir()
 }
 
 fn fetch() -> Result<()> {
@@ -49,8 +50,7 @@ fn fetch() -> Result<()> {
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let path = folder.display().to_string();
     // apt-get download writes to its working directory.
-    let script =
-        r#"cd "$1" && apt-get download --quiet "$2" && dpkg-deb --fsys-tarfile "$2"_*.deb | tar -x ./boot"#;
+    let script = r#"cd "$1" && apt-get download --quiet "$2" && dpkg-deb --fsys-tarfile "$2"_*.deb | tar -x ./boot ./lib/modules"#;
     Cmd::new("sh", ["-c", script, "sh", &path, package]).run()?;
     if !has_kernel() {
         bail!("package {package} holds no /boot/vmlinuz");

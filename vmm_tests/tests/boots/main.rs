@@ -6,7 +6,9 @@
 //! whose guest is not installed says so and skips. Not here: payloads of ours (`tests/vmm`).
 #![forbid(unsafe_code)]
 
+mod clock;
 mod deterministic;
+mod disks;
 mod guests;
 mod initramfs;
 mod linux;
