@@ -13,11 +13,21 @@
 #![forbid(unsafe_code)]
 
 mod contexts;
+mod cpuid;
+mod decide;
+mod endorsed;
+mod explain;
 pub mod facts;
 mod firmware;
-
+pub mod host;
+//mod launch;
+mod options;
+mod pages;
 mod platform;
 pub mod policy;
 mod registers;
+//mod sev;
 
+pub use options::Options;
 pub use platform::Platform;
+//pub use sev::Sev;
