@@ -316,7 +316,13 @@ fn state(r: &mut Random, i: &Instruction, long: bool) -> Registers {
 }
 
 fn fpu_state(r: &mut Random, fx: &mut [u8; 512]) {
-    let control = 0x3F | (r.next() as u16 & 0xF00) | 0x40;
+    // One in four has unmasked exceptions, some with one pending before the instruction.
+    let masks = if r.below(4) == 0 {
+        r.next() as u16 & 0x3F
+    } else {
+        0x3F
+    };
+    let control = masks | (r.next() as u16 & 0xF00) | 0x40;
     // Precision control 1 is reserved.
     let control = if control & 0x300 == 0x100 {
         control | 0x200
@@ -324,9 +330,20 @@ fn fpu_state(r: &mut Random, fx: &mut [u8; 512]) {
         control
     };
     fx[0..2].copy_from_slice(&control.to_le_bytes());
-    fx[2..4].copy_from_slice(&(r.next() as u16 & 0x3800).to_le_bytes());
+    let pending = if r.below(8) == 0 {
+        r.next() as u16 & 0x3F
+    } else {
+        0
+    };
+    let summary = if pending & !masks != 0 { 0x8080 } else { 0 };
+    fx[2..4].copy_from_slice(&(r.next() as u16 & 0x3800 | pending | summary).to_le_bytes());
     fx[4] = if r.below(2) == 0 { 0xFF } else { r.next() as u8 };
-    let mxcsr = 0x1F80 | (r.next() as u32 & 0xE040);
+    let masks = if r.below(4) == 0 {
+        r.next() as u32 & 0x1F80
+    } else {
+        0x1F80
+    };
+    let mxcsr = masks | (r.next() as u32 & 0xE040);
     fx[24..28].copy_from_slice(&mxcsr.to_le_bytes());
     for n in 0..8 {
         let at = 32 + n * 16;

@@ -8,6 +8,7 @@
 
 use crate::bus::{Bus, Exit, Tracer};
 use crate::code_map::CodeMap;
+use crate::debug::Watch;
 use crate::flags::{Flags, STATUS};
 use crate::mem::{PageCache, RamPage, Tlb};
 use x86defs::cpuid::CpuidEntry;
@@ -173,6 +174,8 @@ pub(crate) struct Core {
     pub cr4: u64,
     pub efer: u64,
     pub dr: [u64; 6],
+    /// Derived from `dr`.
+    pub watch: Watch,
     pub gdtr: TableRegister,
     pub idtr: TableRegister,
     pub msrs: Msrs,
@@ -442,6 +445,7 @@ impl Core {
             cr4: 0,
             efer: 0,
             dr: [0; 6],
+            watch: Watch::default(),
             gdtr: TableRegister::default(),
             idtr: TableRegister::default(),
             msrs: Msrs {
@@ -543,6 +547,8 @@ impl Core {
         self.halted = false;
         self.shadow_at = u64::MAX;
         self.set_rflags(s.rflags);
+        self.watch.hits = 0;
+        self.update_watch();
         self.update_all();
     }
 }

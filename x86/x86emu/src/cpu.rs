@@ -503,23 +503,48 @@ impl Cpu {
             c.recheck = true;
             return Some(Exit::Hlt);
         }
-        let trap = c.sys & rflags::TF != 0;
-        c.recheck = trap || self.trace_instructions || shadowed && (c.irq_hint || c.nmi_pending);
+        let watched = c.watch.active;
+        let alone = watched || c.sys & rflags::TF != 0 || self.trace_instructions;
+        c.recheck = alone || shadowed && (c.irq_hint || c.nmi_pending);
         if !c.recheck {
             return None;
         }
+        if watched && c.icount != c.trap_shadow_at {
+            let hits = c.watch_code();
+            c.watch.hits = 0;
+            if hits != 0 {
+                return self.raise_debug(bus, hits, Source::Fault);
+            }
+        }
+        self.one_with_traps(bus)
+    }
+
+    /// Runs one instruction and raises the debug traps that it ends with. Behind MOV SS they wait.
+    fn one_with_traps(&mut self, bus: &mut dyn Bus) -> Option<Exit> {
+        const SINGLE_STEP: u64 = 1 << 14;
+        let c = &mut *self.core;
+        let step = if c.sys & rflags::TF != 0 { SINGLE_STEP } else { 0 };
         let retired = c.icount;
         let exit = self.one(bus);
         let c = &mut *self.core;
-        if exit.is_none() && trap && c.icount != retired && c.icount != c.trap_shadow_at {
-            c.dr[4] |= 1 << 14;
-            let fault = Fault {
-                vector: vector::DB,
-                error: None,
-            };
-            return self.raise(bus, fault, Source::Trap);
+        let causes = step | c.watch.hits;
+        if exit.is_some() || causes == 0 || c.icount == retired || c.icount == c.trap_shadow_at {
+            return exit;
         }
-        exit
+        // A trap behind HLT ends the halt.
+        c.halted = false;
+        c.watch.hits = 0;
+        self.raise_debug(bus, causes, Source::Trap)
+    }
+
+    /// #DB with its causes in DR6.
+    fn raise_debug(&mut self, bus: &mut dyn Bus, causes: u64, source: Source) -> Option<Exit> {
+        self.core.report_debug(causes);
+        let fault = Fault {
+            vector: vector::DB,
+            error: None,
+        };
+        self.raise(bus, fault, source)
     }
 
     fn trace(&mut self, bus: &mut dyn Bus) {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 //! The CPUID leaves that describe what the engine implements.
 //!
-//! Always true: nothing is advertised that does not work; AVX, BMI, POPCNT, XSAVE and SSE3 and later
-//! are not advertised, which keeps guests on the instructions that are here.
+//! Always true: nothing is advertised that does not work; AVX, BMI, POPCNT and SSE3 and later are not
+//! advertised, which keeps guests on the instructions that are here; XSAVE holds the x87 and SSE states.
 //! Not here: topology, APIC ids, hypervisor leaves: the embedder adds or replaces those.
 
 use x86defs::cpuid::CpuidEntry;
 
 /// FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2.
 const LEAF1_EDX: u32 = 0x078B_FBFD;
-/// CX16, hypervisor present.
-const LEAF1_ECX: u32 = 1 << 13 | 1 << 31;
+/// CX16, XSAVE, hypervisor present.
+const LEAF1_ECX: u32 = 1 << 13 | 1 << 26 | 1 << 31;
 /// SYSCALL, NX, 1 GiB pages, RDTSCP, long mode, and the bits that mirror leaf 1.
 const EXT1_EDX: u32 = 0x0183_F3FD | 1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29;
 /// LAHF in long mode, CR8 in 32-bit mode absent.
@@ -33,12 +33,17 @@ fn leaf(leaf: u32, eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidEntry {
 pub fn baseline(phys_bits: u8) -> Vec<CpuidEntry> {
     let word = |s: &[u8; 4]| u32::from_le_bytes(*s);
     let mut v = vec![
-        leaf(0, 7, word(b"Auth"), word(b"cAMD"), word(b"enti")),
+        leaf(0, 0xD, word(b"Auth"), word(b"cAMD"), word(b"enti")),
         // Family 15, model 107, stepping 1: an early 64-bit processor without known errata flags.
         leaf(1, 0x0006_0FB1, 0x0001_0800, LEAF1_ECX, LEAF1_EDX),
         CpuidEntry {
             subleaf: Some(0),
             ..leaf(7, 0, LEAF7_EBX, 0, 0)
+        },
+        // States x87 and SSE: legacy region and header, whatever of them is enabled.
+        CpuidEntry {
+            subleaf: Some(0),
+            ..leaf(0xD, 3, 0x240, 0x240, 0)
         },
         leaf(
             0x8000_0000,

@@ -85,6 +85,9 @@ impl Core {
             self.deliver_protected(bus, v, error, source)
         };
         self.single = single;
+        if v == vector::DB && source != Source::Software && done.is_ok() {
+            self.allow_debug_registers();
+        }
         done
     }
 

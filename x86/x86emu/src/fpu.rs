@@ -2,8 +2,10 @@
 //! x87 and MMX: control instructions in Rust, everything else through the native thunk; FXSAVE images.
 //!
 //! Always true: the guest's unmasked exceptions never reach the host; they become #MF at the guest's
-//! next waiting instruction (APM2 section 8.4). An unmasked overflow or underflow to a register gives
-//! the masked result (the biased one of the manual is not made).
+//! next waiting instruction (APM2 section 8.4). What an instruction with an unmasked exception leaves is
+//! what the host leaves: untouched operands, or a result with a biased exponent.
+
+pub(crate) mod xsave;
 
 use crate::bus::Bus;
 use crate::core::{CS, Core, Flow, Fpu, RIP, Stop};
@@ -32,6 +34,8 @@ pub(crate) const MMX: u8 = 8;
 pub(crate) const XMM: u8 = 16;
 /// FCOMI and the like.
 pub(crate) const TO_FLAGS: u8 = 32;
+/// A pending x87 exception does not matter: CVTPI2PS and CVTPI2PD from memory use no MMX register.
+pub(crate) const NO_WAIT: u8 = 64;
 
 impl Core {
     /// x87, MXCSR and XMM as a 64-bit FXSAVE image.
@@ -88,13 +92,15 @@ impl Core {
 }
 
 /// Checks before an FPU or SSE instruction where it does not simply run: `aux` 0 x87, 1 SSE, 2 WAIT, 3
-/// FXSAVE and FXRSTOR, 4 MMX.
+/// FXSAVE and FXRSTOR, 4 MMX, 5 XSAVE and XRSTOR.
 pub(crate) fn gate(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     let (em, ts) = (c.cr0 & cr0::EM != 0, c.cr0 & cr0::TS != 0);
     match u.aux {
         0 | 3 if em || ts => c.trap(vector::NM),
         1 if em || c.cr4 & x86defs::cr4::OSFXSR == 0 => c.ud(),
         4 if em => c.ud(),
+        5 if c.cr4 & x86defs::cr4::OSXSAVE == 0 => c.ud(),
+        5 if ts => c.trap(vector::NM),
         2 if ts && c.cr0 & cr0::MP != 0 => c.trap(vector::NM),
         1 | 4 if ts => c.trap(vector::NM),
         _ => Ok(()),
@@ -118,7 +124,9 @@ fn context(c: &Core, u: &Uop) -> FpuContext {
 
 /// An x87 or MMX instruction through its thunk in `imm`; `size` is that of the memory operand.
 pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
-    c.check_pending(bus)?;
+    if u.aux & NO_WAIT == 0 {
+        c.check_pending(bus)?;
+    }
     let mut x = context(c, u);
     let mut la = 0;
     if u.is(MEM) {
@@ -183,25 +191,29 @@ fn store_bytes(c: &mut Core, bus: &mut dyn Bus, la: u64, idx: u8, bytes: &[u8]) 
     Ok(())
 }
 
-/// Commits what a thunk did, unless an unmasked exception forbids it.
+/// Invalid operation, denormal operand, division by zero: before the operation.
+const BEFORE: u16 = 7;
+/// Overflow and underflow: a store does not happen, a register gets a biased result.
+const RANGE: u16 = 0x18;
+
+/// Commits what a thunk did.
 fn finish(c: &mut Core, u: &Uop, bus: &mut dyn Bus, x: &FpuContext, la: u64) -> Flow {
     let (old, fcw) = (c.fpu.word(FSW), c.fpu.word(FCW));
     let new = u16::from_le_bytes([x.image[FSW], x.image[FSW + 1]]);
     let mmx = u.aux & MMX != 0;
-    let unmasked = new & !fcw & 0x3F;
-    if !mmx && unmasked & 7 != 0 {
-        // Invalid, denormal and zero-divide come before the operation: operands stay.
-        c.fpu.set_word(FSW, old | new & 0x47);
-        c.update_summary();
-        set_pointers(c, u, la);
-        return Ok(());
-    }
+    let unmasked = if mmx { 0 } else { new & !fcw & 0x3F };
     if u.aux & XMM != 0 {
         let mxcsr = u32::from_le_bytes([x.image[MXCSR], x.image[25], x.image[26], x.image[27]]);
         c.simd_flags(mxcsr)?;
     }
     if u.is(MEM) && u.aux & STORES != 0 {
-        store_bytes(c, bus, la, u.idx, &x.memory[..usize::from(u.size)])?;
+        if unmasked & (BEFORE | RANGE) == 0 {
+            store_bytes(c, bus, la, u.idx, &x.memory[..usize::from(u.size)])?;
+        } else {
+            // The operand is checked all the same.
+            c.cur_idx = u.idx;
+            c.probe_write(bus, la, u.size.into())?;
+        }
     }
     let pointers: [u8; 18] = std::array::from_fn(|i| c.fpu.image[FOP + i]);
     c.fpu.image.copy_from_slice(&x.image[..160]);
@@ -216,7 +228,7 @@ fn finish(c: &mut Core, u: &Uop, bus: &mut dyn Bus, x: &FpuContext, la: u64) -> 
         c.set_reg(u.dst, if u.size == 8 { 8 } else { 4 }, x.gpr);
     }
     if u.aux & TO_FLAGS != 0 {
-        c.flags = crate::flags::Flags::from_bits(x.flags & 0x45);
+        c.flags = crate::flags::Flags::from_bits(x.flags);
     }
     if !mmx {
         set_pointers(c, u, la);

@@ -13,6 +13,7 @@ mod code_map;
 mod core;
 mod cpu;
 pub mod cpuid;
+mod debug;
 mod disassemble;
 mod exception;
 mod far;

@@ -30,6 +30,8 @@ const PAGE_MASK: u64 = !0xFFF;
 const TAG_CODE: u64 = 1;
 /// Low tag bits: not directly accessible memory.
 const TAG_MMIO: u64 = 2;
+/// Low tag bits: a breakpoint of the guest is on the page.
+const TAG_WATCHED: u64 = 4;
 const TAG_NONE: u64 = 0x800;
 
 #[derive(Clone, Copy)]
@@ -539,6 +541,7 @@ impl Core {
             }
             _ => TAG_MMIO,
         };
+        let watched = if self.watch.on_page(la) { TAG_WATCHED } else { 0 };
         let addend = target
             .page
             .map_or(0, |p| (p.host as u64).wrapping_sub(la & PAGE_MASK));
@@ -549,7 +552,7 @@ impl Core {
             &mut self.tlb.read[regime]
         };
         bank.hot[slot(la)] = Entry {
-            tag: la & PAGE_MASK | flag,
+            tag: la & PAGE_MASK | flag | watched,
             addend,
         };
         bank.cold[slot(la)] = target;
@@ -559,6 +562,7 @@ impl Core {
     /// Reads up to 16 bytes within one page.
     fn read_piece(&mut self, bus: &mut dyn Bus, la: u64, len: u64) -> Result<u128, Stop> {
         let t = self.target(bus, la, Access::Read)?;
+        self.watch_data(la, len, false);
         let mut b = [0u8; 16];
         let out = &mut b[..len as usize];
         match t.page {
@@ -581,10 +585,12 @@ impl Core {
         let t = self.target(bus, la, Access::Write)?;
         let mut b = v.to_le_bytes();
         let Some(p) = t.page.filter(|p| p.writable) else {
+            self.watch_data(la, len, true);
             self.mmio(bus, t.gpa | la & 0xFFF, &mut b[..len as usize], true);
             return Ok(());
         };
         self.check_running_code(&t, la, len)?;
+        self.watch_data(la, len, true);
         // SAFETY: la and its last byte are on this page, which is writable.
         unsafe {
             let host = p.host.add(la as usize & 0xFFF);
@@ -642,6 +648,9 @@ impl Core {
     fn direct(&mut self, bus: &mut dyn Bus, la: u64, access: Access) -> Result<Option<*mut u8>, Stop> {
         let t = self.target(bus, la, access)?;
         let Some(p) = t.page else { return Ok(None) };
+        if self.watch.on_page(la) {
+            return Ok(None);
+        }
         if access == Access::Write && (!p.writable || self.code.bits(t.gpa >> 12) != 0) {
             return Ok(None);
         }

@@ -3,9 +3,10 @@
 //! instruction encoding.
 //!
 //! Always true: the code touches only the context it is given: memory operands are rewritten to it, SSE
-//! operands to XMM0, XMM1 and RAX; all FPU and SSE exceptions are masked on the host, and the host's
-//! MXCSR and an empty x87 stack are restored before it returns. A piece of code is written once and
-//! never changed. Together with `mem` the only module with `unsafe`.
+//! operands to XMM0, XMM1 and RAX; SSE exceptions are masked on the host; x87 exceptions that the guest
+//! unmasks become pending on the host too, so that results are the ones of the manual, but no instruction
+//! that would report them follows; the host's MXCSR and an empty x87 stack are restored before it returns.
+//! A piece of code is written once and never changed. Together with `mem` the only module with `unsafe`.
 //! Not here: exceptions of the guest, which the callers make from the status flags.
 
 use std::collections::HashMap;
@@ -281,15 +282,17 @@ pub(crate) fn run_sse(t: Thunk, c: &mut SseContext) {
     }
 }
 
-/// Runs an x87 or MMX thunk. The image's control words must have every exception masked.
+/// Runs an x87 or MMX thunk. The image has the guest's x87 control word, and the status word must have no
+/// exception flag: one that becomes pending is found in the image afterwards.
 pub(crate) fn run_fpu(t: Thunk, c: &mut FpuContext) {
     c.host_mxcsr = HOST_MXCSR;
     c.flags = c.flags & 0x8D5 | 2;
-    c.image[0] |= 0x3F;
     let mxcsr = u32::from_le_bytes([c.image[24], c.image[25], c.image[26], c.image[27]]) & 0xFFC0 | 0x1F80;
     c.image[24..28].copy_from_slice(&mxcsr.to_le_bytes());
     // SAFETY: a thunk is a function of this type (see `fpu_thunk`) that touches only the context and
-    // registers that a call may change, with every exception masked; it leaves the x87 stack empty.
+    // registers that a call may change. An x87 exception is pending at most from the one instruction on to
+    // FNINIT, and FXSAVE and FNINIT do not wait (SDM volume 1 section 8.3.12), so none is raised; SSE
+    // exceptions are masked. It leaves the x87 stack empty.
     unsafe {
         let f: extern "sysv64" fn(*mut FpuContext) = std::mem::transmute(t.0 as usize);
         f(c);

@@ -207,6 +207,30 @@ pub(crate) const TO_FLAGS: u8 = 8;
 /// The destination general register is 8 bytes.
 pub(crate) const WIDE: u8 = 16;
 
+/// The result may be denormal: an unmasked underflow is one even if the result is exact.
+pub(crate) const TINY: u8 = 32;
+/// Its lanes are doubles, not singles.
+pub(crate) const DOUBLE: u8 = 64;
+/// All lanes are results, not only the lowest.
+pub(crate) const PACKED: u8 = 128;
+
+const UNDERFLOW: u32 = 0x10;
+
+/// The underflow flag that the host, where the exception is masked, does not set for exact denormal
+/// results (SDM volume 1 section 4.9.1.5).
+fn exact_underflow(u: &Uop, mxcsr: u32, result: u128) -> u32 {
+    if u.aux & TINY == 0 || mxcsr >> 7 & UNDERFLOW != 0 {
+        return 0;
+    }
+    let (bits, fraction) = if u.aux & DOUBLE != 0 { (64, 52) } else { (32, 23) };
+    let lanes = if u.aux & PACKED != 0 { 128 / bits } else { 1 };
+    let denormal = |n: u32| {
+        let magnitude = result >> (n * bits) & ((1 << (bits - 1)) - 1);
+        magnitude != 0 && magnitude >> fraction == 0
+    };
+    if (0..lanes).any(denormal) { UNDERFLOW } else { 0 }
+}
+
 /// An instruction through its thunk in `imm`; `size` is that of the memory operand.
 pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let mut x = SseContext {
@@ -233,7 +257,7 @@ pub(crate) fn thunk(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
         x.b = c.xmm[reg(u.src)];
     }
     native::run_sse(native::thunk_from_uop(u.imm), &mut x);
-    c.simd_flags(x.mxcsr)?;
+    c.simd_flags(x.mxcsr | exact_underflow(u, c.mxcsr, x.a))?;
     if u.aux & TO_GPR != 0 {
         c.set_reg(u.dst, if u.aux & WIDE != 0 { 8 } else { 4 }, x.gpr);
     } else if u.aux & TO_FLAGS != 0 {

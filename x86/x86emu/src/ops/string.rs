@@ -2,15 +2,18 @@
 //! String instructions with REP, in bulk where the memory allows.
 //!
 //! Always true: registers are those of a whole number of elements whenever the instruction stops, and a
-//! long repetition yields now and then so that interrupts are taken between elements.
+//! long repetition yields where its count is a multiple of a slice, so that interrupts are taken between
+//! elements and at the same ones whatever stopped it before.
 
 use crate::bus::Bus;
 use crate::core::{Core, ES, Flow, Stop, Why};
 use crate::ops::alu::{Alu, Cmp};
 use crate::uop::{REP, REPNE, Uop};
 
-/// Elements after which a repetition yields.
+/// A repetition yields where its count is a multiple of this.
 const SLICE: u64 = 1 << 16;
+/// The same with a port.
+const PORT_SLICE: u64 = 1 << 12;
 
 /// The registers of a running string instruction.
 struct Loop {
@@ -58,12 +61,13 @@ impl Loop {
         let at = c.gpr[r] & self.mask;
         let room = (self.mask - at) / u64::from(u.size);
         (self.repeats && self.left > 3 && self.step == u64::from(u.size))
-            .then_some(room.min(self.left).min(SLICE))
+            .then_some(room.min((self.left - 1) % SLICE + 1))
     }
 }
 
-fn pause(c: &mut Core, l: &Loop, done: u64) -> Flow {
-    if l.left > 0 && done >= SLICE {
+/// Yields at the end of a slice, if there is more to do.
+fn pause(c: &mut Core, l: &Loop, slice: u64) -> Flow {
+    if l.left > 0 && l.left.is_multiple_of(slice) {
         c.why = Why::Yield;
         return Err(Stop);
     }
@@ -89,7 +93,6 @@ fn target(c: &mut Core, l: &Loop, len: u64, write: bool) -> Result<u64, Stop> {
 pub(crate) fn movs(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let size = u64::from(u.size);
     let mut l = Loop::new(c, u);
-    let mut total = 0;
     while l.left > 0 {
         if let (Some(a), Some(b)) = (l.bulk(c, u, 6), l.bulk(c, u, 7)) {
             c.cur_idx = u.idx;
@@ -99,8 +102,7 @@ pub(crate) fn movs(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
                 let done = c.bulk_copy(bus, to, from, n, size)? / size;
                 if done > 0 {
                     l.done(c, done, true, true);
-                    total += done;
-                    pause(c, &l, total)?;
+                    pause(c, &l, SLICE)?;
                     continue;
                 }
             }
@@ -110,8 +112,7 @@ pub(crate) fn movs(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
         let v = c.load_n(bus, from, u.size, u.idx)?;
         c.store_n(bus, to, u.size, v, u.idx)?;
         l.done(c, 1, true, true);
-        total += 1;
-        pause(c, &l, total)?;
+        pause(c, &l, SLICE)?;
     }
     Ok(())
 }
@@ -121,7 +122,6 @@ pub(crate) fn stos(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let size = u64::from(u.size);
     let mut l = Loop::new(c, u);
     let v = c.reg(0, u.size);
-    let mut total = 0;
     while l.left > 0 {
         if let Some(n) = l.bulk(c, u, 7) {
             c.cur_idx = u.idx;
@@ -130,8 +130,7 @@ pub(crate) fn stos(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
                 let done = c.bulk_fill(bus, to, v, n, size)? / size;
                 if done > 0 {
                     l.done(c, done, false, true);
-                    total += done;
-                    pause(c, &l, total)?;
+                    pause(c, &l, SLICE)?;
                     continue;
                 }
             }
@@ -139,8 +138,7 @@ pub(crate) fn stos(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
         let to = target(c, &l, size, true)?;
         c.store_n(bus, to, u.size, v, u.idx)?;
         l.done(c, 1, false, true);
-        total += 1;
-        pause(c, &l, total)?;
+        pause(c, &l, SLICE)?;
     }
     Ok(())
 }
@@ -148,14 +146,12 @@ pub(crate) fn stos(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
 /// LODS.
 pub(crate) fn lods(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let mut l = Loop::new(c, u);
-    let mut total = 0;
     while l.left > 0 {
         let from = source(c, u, &l, u.size.into())?;
         let v = c.load_n(bus, from, u.size, u.idx)?;
         c.set_reg(0, u.size, v);
         l.done(c, 1, true, false);
-        total += 1;
-        pause(c, &l, total)?;
+        pause(c, &l, SLICE)?;
     }
     Ok(())
 }
@@ -172,7 +168,6 @@ fn compare(c: &mut Core, size: u8, a: u64, b: u64) {
 /// SCAS and CMPS (`aux` 1).
 pub(crate) fn scan(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let mut l = Loop::new(c, u);
-    let mut total = 0;
     while l.left > 0 {
         let a = if u.aux != 0 {
             let from = source(c, u, &l, u.size.into())?;
@@ -187,8 +182,7 @@ pub(crate) fn scan(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
         if l.repeats && c.flags.zf() == u.is(REPNE) {
             return Ok(());
         }
-        total += 1;
-        pause(c, &l, total)?;
+        pause(c, &l, SLICE)?;
     }
     Ok(())
 }
@@ -199,7 +193,6 @@ pub(crate) fn ins(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let port = c.gpr[2] as u16;
     c.check_port(bus, port, u.size)?;
     let mut l = Loop::new(c, u);
-    let mut total = 0;
     while l.left > 0 {
         let to = target(c, &l, u.size.into(), true)?;
         // The device sees the access only if the store will succeed.
@@ -207,8 +200,7 @@ pub(crate) fn ins(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
         let v = c.port_read(bus, port, u.size);
         c.store_n(bus, to, u.size, v.into(), u.idx)?;
         l.done(c, 1, false, true);
-        total += 16;
-        pause(c, &l, total)?;
+        pause(c, &l, PORT_SLICE)?;
     }
     Ok(())
 }
@@ -219,14 +211,12 @@ pub(crate) fn outs(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let port = c.gpr[2] as u16;
     c.check_port(bus, port, u.size)?;
     let mut l = Loop::new(c, u);
-    let mut total = 0;
     while l.left > 0 {
         let from = source(c, u, &l, u.size.into())?;
         let v = c.load_n(bus, from, u.size, u.idx)?;
         c.port_write(bus, port, u.size, v as u32);
         l.done(c, 1, true, false);
-        total += 16;
-        pause(c, &l, total)?;
+        pause(c, &l, PORT_SLICE)?;
     }
     Ok(())
 }

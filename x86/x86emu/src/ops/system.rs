@@ -42,6 +42,7 @@ impl Core {
     /// Reads a port; rights are checked.
     pub(crate) fn port_read(&mut self, bus: &mut dyn Bus, port: u16, size: u8) -> u32 {
         bus.at_instruction(self.now());
+        self.watch_port(port, size);
         let v = bus.port_in(port, size);
         let rip = self.gpr[RIP];
         if let Some(t) = &mut self.tracer {
@@ -52,6 +53,7 @@ impl Core {
     /// Writes a port; rights are checked.
     pub(crate) fn port_write(&mut self, bus: &mut dyn Bus, port: u16, size: u8, v: u32) {
         bus.at_instruction(self.now());
+        self.watch_port(port, size);
         bus.port_out(port, size, v);
         let rip = self.gpr[RIP];
         if let Some(t) = &mut self.tracer {
@@ -238,13 +240,20 @@ impl Core {
     pub(crate) fn set_cr4(&mut self, v: u64) -> Flow {
         let mut known = cr4::DE | cr4::PSE | cr4::PAE | cr4::MCE | cr4::PGE | cr4::PCE;
         known |= cr4::TSD | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::UMIP | cr4::FSGSBASE | cr4::SMEP | cr4::SMAP;
+        if self.has_xsave() {
+            known |= cr4::OSXSAVE;
+        }
         let lost_pae = self.is_long() && v & cr4::PAE == 0;
         if v & !known != 0 || lost_pae {
             return self.gp(0);
         }
         let flush = (self.cr4 ^ v) & (cr4::PAE | cr4::PSE | cr4::PGE | cr4::SMEP | cr4::SMAP) != 0;
+        let ports = (self.cr4 ^ v) & cr4::DE != 0;
         self.cr4 = v;
         self.update_mode();
+        if ports {
+            self.update_watch();
+        }
         if flush {
             self.flush_tlb();
         }
@@ -259,6 +268,13 @@ pub(crate) fn clts(c: &mut Core, _u: &Uop, _bus: &mut dyn Bus) -> Flow {
     c.update_mode();
     Ok(())
 }
+impl Core {
+    /// Whether CPUID says that there is XSAVE.
+    fn has_xsave(&self) -> bool {
+        x86defs::cpuid::find(&self.cpuid, 1, 0).is_some_and(|leaf| leaf.ecx & 1 << 26 != 0)
+    }
+}
+
 /// LMSW.
 pub(crate) fn lmsw(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     c.need_cpl0()?;
@@ -289,6 +305,7 @@ fn debug_register(c: &mut Core, n: u8) -> Result<usize, Stop> {
 pub(crate) fn read_dr(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     c.need_cpl0()?;
     let n = debug_register(c, u.aux)?;
+    c.check_general_detect()?;
     let v = c.dr[n];
     c.set_reg(u.dst, u.size, v);
     Ok(())
@@ -297,6 +314,7 @@ pub(crate) fn read_dr(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
 pub(crate) fn write_dr(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     c.need_cpl0()?;
     let n = debug_register(c, u.aux)?;
+    c.check_general_detect()?;
     let v = c.reg(u.src, u.size);
     if n >= 4 && v >> 32 != 0 {
         return c.gp(0);
@@ -306,6 +324,7 @@ pub(crate) fn write_dr(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
         5 => v & 0xFFFF_2BFF | 0x400,
         _ => v,
     };
+    c.update_watch();
     Ok(())
 }
 

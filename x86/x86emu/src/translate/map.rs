@@ -2,6 +2,7 @@
 //! The rest of the integer and system instructions, by mnemonic.
 
 use super::convert::{End, Source, segment};
+use crate::fpu::xsave;
 use crate::ops::{bcd, bit, control, exchange, mov, muldiv, shift, stack, string, system, table};
 use crate::uop::{OpFn, Uop};
 use iced_x86::{Code, Mnemonic as M, Register};
@@ -366,6 +367,8 @@ fn systems(s: &Source<'_>, m: M) -> Option<(Uop, End)> {
             falls(u)
         }
         M::Invlpg => falls(s.uop(system::invlpg)),
+        M::Xgetbv => Some((s.uop(xsave::xgetbv), End::No)),
+        M::Xsetbv => falls(s.uop(xsave::xsetbv)),
         M::Clac => falls(plain(s, system::set_ac, 0, 0)),
         M::Stac => falls(plain(s, system::set_ac, 0, 1)),
         M::Vmcall | M::Vmmcall => falls(s.uop(system::hypercall)),

@@ -2,7 +2,7 @@
 //! FPU, MMX and SSE instructions to uops.
 
 use super::convert::{End, Source, gpr};
-use crate::fpu;
+use crate::fpu::{self, xsave};
 use crate::native::{SseForm, fpu_thunk, mmx_pair_thunk, sse_thunk};
 use crate::ops::{special, sse};
 use crate::uop::{MEM, OpFn, Uop};
@@ -16,12 +16,14 @@ enum Unit {
     Sse,
     Wait,
     FxSave,
+    XSave,
 }
 
 fn unit(i: &Instruction) -> Option<Unit> {
     match i.mnemonic() {
         M::Wait => return Some(Unit::Wait),
         M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => return Some(Unit::FxSave),
+        M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64 => return Some(Unit::XSave),
         // These need no SSE state.
         M::Sfence
         | M::Lfence
@@ -68,6 +70,7 @@ pub(crate) fn gate(i: &Instruction, at: usize, idx: u8) -> Option<Uop> {
         Unit::Wait => 2,
         Unit::FxSave => 3,
         Unit::Mmx => 4,
+        Unit::XSave => 5,
     };
     u.len = i.len() as u8;
     Some(u)
@@ -94,6 +97,12 @@ pub(crate) fn convert(s: &Source<'_>, m: M) -> Option<(Uop, End)> {
             let save = matches!(m, M::Fxsave | M::Fxsave64);
             let mut u = s.uop(if save { fpu::fxsave } else { fpu::fxrstor });
             u.aux = u8::from(matches!(m, M::Fxsave64 | M::Fxrstor64));
+            u
+        }
+        Unit::XSave => {
+            let save = matches!(m, M::Xsave | M::Xsave64);
+            let mut u = s.uop(if save { xsave::xsave } else { xsave::xrstor });
+            u.aux = u8::from(matches!(m, M::Xsave64 | M::Xrstor64));
             u
         }
         Unit::X87 => x87(s, m)?,
@@ -176,6 +185,9 @@ fn mmx(s: &Source<'_>, m: M) -> Option<Uop> {
     let sse = !s.ins.cpuid_features().contains(&F::MMX);
     if xmm_at(0) || xmm_at(1) || sse {
         u.aux |= fpu::XMM;
+    }
+    if matches!(m, M::Cvtpi2ps | M::Cvtpi2pd) && u.is(MEM) {
+        u.aux |= fpu::NO_WAIT;
     }
     u.imm = fpu_thunk(s.bytes, s.is64(), 2, usize::from(has_imm(s)), g)?.to_bits();
     Some(u)
@@ -279,11 +291,23 @@ fn by_thunk(s: &Source<'_>, m: M) -> Option<Uop> {
     } else {
         0
     };
+    u.aux |= underflow(m);
     if matches!(m, M::Comiss | M::Comisd | M::Ucomiss | M::Ucomisd) {
         u.aux |= sse::TO_FLAGS;
     }
     u.imm = sse_thunk(s.bytes, s.is64(), usize::from(imm), form)?.to_bits();
     Some(u)
+}
+
+/// What [`sse::thunk`] must know of operations whose result may be tiny.
+fn underflow(m: M) -> u8 {
+    match m {
+        M::Addss | M::Subss | M::Mulss | M::Divss | M::Cvtsd2ss => sse::TINY,
+        M::Addsd | M::Subsd | M::Mulsd | M::Divsd => sse::TINY | sse::DOUBLE,
+        M::Addps | M::Subps | M::Mulps | M::Divps | M::Cvtpd2ps => sse::TINY | sse::PACKED,
+        M::Addpd | M::Subpd | M::Mulpd | M::Divpd => sse::TINY | sse::DOUBLE | sse::PACKED,
+        _ => 0,
+    }
 }
 
 /// Memory operands that stand for a general register.
