@@ -7,6 +7,7 @@
 //! Not here: instructions, devices. `unsafe` is only in `ram`, which hands pages of guest RAM to the
 //! engine.
 
+mod guest_time;
 mod ram;
 mod runner;
 mod spin;
@@ -97,6 +98,7 @@ fn cpuid(config: &PartitionConfig, vp: u32) -> Vec<x86defs::cpuid::CpuidEntry> {
             }
         }
     }
+    guest_time::describe(&mut leaves, &config.cpuid);
     for extra in &config.cpuid {
         leaves.retain(|l| !(l.leaf == extra.leaf && (l.subleaf == extra.subleaf || l.subleaf.is_none())));
         leaves.push(*extra);

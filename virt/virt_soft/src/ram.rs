@@ -9,6 +9,11 @@ impl Ram {
         Self(memory)
     }
 
+    /// All of it.
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        &self.0
+    }
+
     /// The page `gpn` when it is RAM.
     pub(crate) fn page(&self, gpn: u64) -> Option<x86emu::RamPage> {
         let page = self.0.page(gpn)?;

@@ -7,6 +7,7 @@
 
 use crate::Ram;
 use crate::cpuid;
+use crate::guest_time::GuestTime;
 use crate::spin::SpinWatch;
 use crate::trace::Adapter;
 use crate::world::{Last, NS_PER_INSTRUCTION, Shared, World};
@@ -50,6 +51,7 @@ struct Vp {
     activity: Activity,
     spin: SpinWatch,
     last: Last,
+    time: GuestTime,
 }
 
 impl Vp {
@@ -65,6 +67,17 @@ impl Vp {
     }
 }
 
+/// What became of a VP's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ran {
+    /// It waits for something.
+    Not,
+    /// Somebody wants attention; the turn is not over.
+    Kicked,
+    /// The turn is over.
+    Over,
+}
+
 /// The runner of a software partition.
 pub(crate) struct SoftRunner {
     vps: Vec<Vp>,
@@ -73,6 +86,9 @@ pub(crate) struct SoftRunner {
     launch: PlainLaunch,
     doorbell: Arc<Doorbell>,
     breakpoints: Vec<u64>,
+    /// Whose turn it is, and what is left of the slice: kicks do not end a turn, so a stop from outside (an
+    /// inspection) does not change how the VPs take turns.
+    turn: (VpIndex, u64),
 }
 
 impl SoftRunner {
@@ -103,6 +119,7 @@ impl SoftRunner {
                     activity: Activity::WaitForSipi,
                     spin: SpinWatch::new(Instant::now()),
                     last: Last::default(),
+                    time: GuestTime::default(),
                 }
             })
             .collect();
@@ -119,23 +136,31 @@ impl SoftRunner {
             launch,
             doorbell,
             breakpoints: Vec::new(),
+            turn: (0, SLICE),
         }
     }
 
-    /// Gives every VP a turn. Says whether any ran.
+    /// Lets the VPs run in turn, from the one whose turn it is, until all have had one or a kick. Says
+    /// whether any ran.
     fn round(&mut self) -> Result<bool, VpStop> {
-        let mut ran = false;
-        for vp in 0..self.vps.len() as VpIndex {
-            ran |= self.turn(vp, SLICE)?;
-            if self.signals.stopping() {
-                return Err(VpStop::Requested);
+        let mut any = false;
+        for _ in 0..self.vps.len() {
+            let (vp, left) = self.turn;
+            let before = self.vps[vp as usize].cpu.retired();
+            let ran = self.turn(vp, left);
+            let left = left.saturating_sub(self.vps[vp as usize].cpu.retired() - before);
+            if matches!(ran, Ok(Ran::Kicked)) && left > 0 {
+                self.turn.1 = left;
+                return Ok(true);
             }
+            self.turn = ((vp + 1) % self.vps.len() as VpIndex, SLICE);
+            any |= !matches!(ran?, Ran::Not);
         }
-        Ok(ran)
+        Ok(any)
     }
 
     /// One VP's turn: its events, then a slice if it is active.
-    fn turn(&mut self, vp: VpIndex, limit: u64) -> Result<bool, VpStop> {
+    fn turn(&mut self, vp: VpIndex, limit: u64) -> Result<Ran, VpStop> {
         let this = &mut self.vps[vp as usize];
         let attention = this.cpu.attention();
         let mut events = chipset_device::VpEvents::default();
@@ -149,7 +174,7 @@ impl SoftRunner {
             let halted = this.activity == Activity::Halted;
             let interruptible = halted && this.cpu.state().rflags & rflags::IF != 0;
             match activity::next(&mut this.activity, vp == 0, events, interruptible) {
-                Step::Park => return Ok(false),
+                Step::Park => return Ok(Ran::Not),
                 Step::Restart(restart) => {
                     let state = restart.state(&this.cpu.state());
                     this.cpu.set_state(&state);
@@ -191,6 +216,7 @@ impl SoftRunner {
             start: (now, first),
             deadline,
             last: &mut this.last,
+            time: &mut this.time,
         };
         let exit = this.cpu.run(&mut world, until);
         let ran = this.cpu.retired() - first;
@@ -200,17 +226,18 @@ impl SoftRunner {
         exit
     }
 
-    fn after(&mut self, vp: VpIndex, exit: Exit) -> Result<bool, VpStop> {
+    fn after(&mut self, vp: VpIndex, exit: Exit) -> Result<Ran, VpStop> {
         match exit {
-            Exit::Budget | Exit::Kicked => {
+            Exit::Kicked => Ok(Ran::Kicked),
+            Exit::Budget => {
                 self.vps[vp as usize].watch(vp);
-                Ok(true)
+                Ok(Ran::Over)
             }
             Exit::Hlt => {
                 let this = &mut self.vps[vp as usize];
                 this.activity = Activity::Halted;
                 this.spin.restart(this.cpu.rip(), Instant::now());
-                Ok(true)
+                Ok(Ran::Over)
             }
             Exit::TripleFault => Err(VpStop::TripleFault { vp }),
             Exit::Breakpoint => Err(VpStop::Breakpoint { vp }),
@@ -249,9 +276,11 @@ impl Runner for SoftRunner {
     }
 
     fn reset(&mut self) -> Result<(), RunError> {
+        self.turn = (0, SLICE);
         for (vp, this) in self.vps.iter_mut().enumerate() {
             let given = self.launch.state(vp as VpIndex);
             this.cpu.reset();
+            this.time = GuestTime::default();
             this.activity = if vp == 0 || given.is_some() {
                 Activity::Running
             } else {
@@ -324,6 +353,7 @@ impl VpDebug for SoftRunner {
             start,
             deadline: None,
             last: &mut Last::default(),
+            time: &mut GuestTime::default(),
         };
         Ok(cpu.translate(&mut world, address))
     }
@@ -360,7 +390,7 @@ impl VpDebug for SoftRunner {
         for _ in 0..2 {
             match self.turn(vp, 1) {
                 Err(stop) => return Ok(stop),
-                Ok(ran) if !ran || self.vp(vp)?.cpu.retired() != before => break,
+                Ok(ran) if ran == Ran::Not || self.vp(vp)?.cpu.retired() != before => break,
                 Ok(_) => {}
             }
         }

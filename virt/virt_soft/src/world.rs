@@ -5,6 +5,7 @@
 //! device sees an access, and an access that makes an earlier deadline ends the slice.
 
 use crate::Ram;
+use crate::guest_time::GuestTime;
 use chipset_device::{Clock, TimerQueue, VpBus, VpIndex};
 use std::sync::Arc;
 use x86emu::{Attention, Bus, MsrFault, RamPage};
@@ -50,6 +51,7 @@ pub(crate) struct World<'a> {
     /// The deadline that the slice was cut for.
     pub deadline: Option<u64>,
     pub last: &'a mut Last,
+    pub time: &'a mut GuestTime,
 }
 
 impl World<'_> {
@@ -104,10 +106,18 @@ impl Bus for World<'_> {
         if matches!(msr, x86defs::msr::SYSCFG | x86defs::msr::INT_PENDING_MSG) {
             return Ok(0);
         }
+        if let Some(value) = self.time.read_msr(msr) {
+            return Ok(value);
+        }
         self.shared.bus.msr_read(self.vp, msr).ok_or(MsrFault)
     }
 
     fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), MsrFault> {
+        let clock = &self.shared.clock;
+        let now = (clock.now(), clock.wall());
+        if self.time.write_msr((msr, value), now, self.shared.ram.memory()) {
+            return Ok(());
+        }
         let accepted = self.shared.bus.msr_write(self.vp, msr, value);
         self.deadline_moved();
         if accepted { Ok(()) } else { Err(MsrFault) }
@@ -117,9 +127,8 @@ impl Bus for World<'_> {
         self.shared.bus.acknowledge(self.vp)
     }
 
-    /// The TSC runs at 1 GHz: one tick for each nanosecond of the partition's clock.
     fn tsc(&mut self) -> u64 {
-        self.shared.clock.now()
+        self.time.tsc(self.shared.clock.now())
     }
 
     fn cr8(&mut self) -> u64 {
