@@ -10,7 +10,6 @@ use launch_plan::{
 use serde_json::Value;
 use std::path::PathBuf;
 use vm_loaders::igvm::File;
-use vm_loaders::ovmf::WrapOptions;
 
 const ORIGIN: Origin = Origin::Host("test");
 
@@ -193,64 +192,4 @@ fn platforms_without_a_digest_say_so() {
         "native has no launch digest that is known before the launch"
     );
     assert_eq!(Digest(vec![0xAB, 1]).to_string(), "ab01");
-}
-
-/// `ovmf-digests.json`: sev-snp-measure on Debian's OVMF.fd. Its SNP digests have ZERO pages where an IGVM
-/// file has pages without data, which is the cloud-hypervisor profile's reading.
-#[test]
-fn debians_ovmf_has_the_digests_of_sev_snp_measure() {
-    const NAME: &str = "debians_ovmf_has_the_digests_of_sev_snp_measure";
-    let Ok(image) = std::fs::read("/usr/share/ovmf/OVMF.fd") else {
-        println!("skipped: {NAME}: Debian's package ovmf is not installed");
-        return;
-    };
-    let text = std::fs::read_to_string(data("ovmf-digests.json")).unwrap();
-    let all: Value = serde_json::from_str(&text).unwrap();
-    let vector = |id: &str| {
-        all.as_array()
-            .unwrap()
-            .iter()
-            .find(|v| v["id"] == id)
-            .unwrap()
-            .clone()
-    };
-    let measured = |v: &Value, isolation: Isolation, vps: u32| {
-        let signature = match v["vcpu_type"].as_str() {
-            Some("EPYC-Milan") => 0x00A0_0F11,
-            _ => 0x0080_0F12,
-        };
-        let options = WrapOptions {
-            signature,
-            ..WrapOptions::new(isolation, vps)
-        };
-        let plan = vm_loaders::ovmf::plan(&image, &options).unwrap();
-        measure(
-            &plan,
-            &Options {
-                profile: Profile::CloudHypervisor,
-                ..Options::default()
-            },
-        )
-        .unwrap()
-        .digest
-        .to_string()
-    };
-    let plain = vector("V01");
-    if measured(&plain, Isolation::Sev, 1) != plain["expect"].as_str().unwrap() {
-        println!("skipped: {NAME}: the installed OVMF.fd is another version than the vectors'");
-        return;
-    }
-    for (id, isolation, vps) in [
-        ("V03", Isolation::SevEs, 1),
-        ("V04", Isolation::SevEs, 4),
-        ("V06", Isolation::Snp, 1),
-        ("V07", Isolation::Snp, 4),
-    ] {
-        let v = vector(id);
-        assert_eq!(
-            measured(&v, isolation, vps),
-            v["expect"].as_str().unwrap(),
-            "{id}"
-        );
-    }
 }

@@ -15,12 +15,18 @@ const DEBIAN: &[(&str, &str)] = &[
     ("acpica-tools", "/usr/bin/iasl"),
     ("ovmf", "/usr/share/OVMF/OVMF_CODE.fd"),
     ("busybox-static", "/bin/busybox"),
+    ("pkg-config", "/usr/bin/pkg-config"),
+    ("libssl-dev", "/usr/include/openssl/ssl.h"),
 ];
 
 /// The crate that holds `igvm-wrap` and `igvm-inspect`, at the version that the tests were written for.
 const VIRTFW: (&str, &str) = ("virtfw-igvm-tools", "0.2.6");
 
-/// Where programs from crates.io go.
+/// The Python package that computes launch digests of OVMF images, at the version that the tests were
+/// written for.
+const SEV_SNP_MEASURE: &str = "sev-snp-measure==0.0.13";
+
+/// Where programs from crates.io and PyPI go.
 pub(crate) fn cargo_root() -> PathBuf {
     workspace::target_dir().join("tools")
 }
@@ -29,6 +35,8 @@ pub(crate) fn cargo_root() -> PathBuf {
 pub(crate) fn install() {
     install_packages(DEBIAN, "tests that need them skip");
     install_virtfw();
+    install_sev_snp_measure();
+    install_sev_judge();
     debian::fetch_kernel();
 }
 
@@ -88,5 +96,45 @@ fn install_virtfw() {
         .run();
     if let Err(error) = built {
         println!("tools: {error:#}; tests that need igvm-wrap or igvm-inspect skip");
+    }
+}
+
+/// Into a Python environment of its own; the program is linked beside the others.
+fn install_sev_snp_measure() {
+    let root = cargo_root();
+    let link = root.join("bin/sev-snp-measure");
+    if link.exists() {
+        return;
+    }
+    let environment = root.join("python");
+    let install = || -> anyhow::Result<()> {
+        Cmd::new("python3", ["-m", "venv"])
+            .args([&environment.display().to_string()])
+            .run()?;
+        let pip = environment.join("bin/pip").display().to_string();
+        Cmd::new(&pip, ["install", "--quiet", SEV_SNP_MEASURE]).run()?;
+        std::fs::create_dir_all(root.join("bin"))?;
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(environment.join("bin/sev-snp-measure"), &link)?;
+        Ok(())
+    };
+    if let Err(error) = install() {
+        println!("tools: sev-snp-measure: {error:#}; tests that need it skip");
+    }
+}
+
+/// The `sev` crate's digests, from a package of ours outside the workspace.
+fn install_sev_judge() {
+    let root = cargo_root();
+    if root.join("bin/sev-judge").exists() {
+        return;
+    }
+    let built = Cmd::cargo(["install", "--quiet", "--locked", "--debug"])
+        .args(["--path", "launch_digest/tests/sev_judge"])
+        .args(["--root", &root.display().to_string()])
+        .args(["--target-dir", &root.join("build").display().to_string()])
+        .run();
+    if let Err(error) = built {
+        println!("tools: {error:#}; tests that need sev-judge skip");
     }
 }
