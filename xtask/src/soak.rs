@@ -47,7 +47,7 @@ const SOAKS: &[Soak] = &[
         about: "random bytes in all modes on the engine, an hour of CPU: no panic, no hang, blocks equal steps",
         package: "x86emu",
         example: "random_code",
-        count: 3_200_000,
+        count: 2_800_000,
         chunk: 50_000,
     },
 ];
