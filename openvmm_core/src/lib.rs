@@ -38,6 +38,7 @@ mod serial;
 mod testing;
 mod timer_thread;
 mod trace;
+mod variables;
 mod vm;
 mod vp_thread;
 

@@ -15,15 +15,17 @@ pub(crate) use files::Files;
 pub(crate) use notes::Notes;
 
 use crate::fit::{self, OutsideRam};
+use crate::variables;
 use anyhow::{Context, bail};
 use launch_plan::{Isolation, LaunchPlan, StepKind};
 use openvmm_defs::{
     Config, GpaRange, IgvmPayload, IsolationRequest, LoadMode, Machine, MemoryLayout, UefiSettings, Vtl2Base,
 };
+use std::path::Path;
 use vm_loaders::detect::{self, PayloadKind};
 use vm_loaders::igvm::{File, MappedFile, support};
 use vm_loaders::linux::{self, LinuxInputs};
-use vm_loaders::ovmf::{self, WrapOptions};
+use vm_loaders::ovmf::{self, VariableStore, WrapOptions};
 use vm_loaders::uefi;
 
 const NO_VTL2: &str = "OpenHCL runs in vtl2, which is not available on this hypervisor; boot the vtl0 payload itself, \
@@ -53,6 +55,8 @@ pub(crate) struct Loaded<'f> {
     pub(crate) extra_ram: Vec<GpaRange>,
     /// Ranges whose contents survive resets.
     pub(crate) error_ranges: Vec<GpaRange>,
+    /// Where the firmware's variables are, when a file keeps them; no page of the plan lies there.
+    pub(crate) variables: Option<VariableStore>,
 }
 
 /// Decides what the opened files are and which machine they get.
@@ -125,7 +129,9 @@ fn decide_igvm<'f>(
         bail!("the file has no context for the boot processor, so nothing would start the firmware");
     }
     let payload = if isolation.is_confidential() && matches!(payload, Payload::Uefi(_)) {
-        notes.add("the firmware takes the parameter area and R12 of the file; no configuration blob is written");
+        notes.add(
+            "the firmware takes the parameter area and R12 of the file; no configuration blob is written",
+        );
         Payload::Parameters
     } else {
         payload
@@ -181,6 +187,14 @@ pub(crate) fn plan<'f>(
     {
         plan = relocation::apply(&plan, *relocation, layout, notes).with_context(|| files.name())?;
     }
+    let variables = match &config.vars {
+        Some(path) => {
+            let (store, range) = find_variables(&plan, path, layout.machine).with_context(|| files.name())?;
+            plan = plan.without_pages(range.gpa, range.len);
+            Some(store)
+        }
+        None => None,
+    };
     let extra_ram =
         fit::extra_ram(&plan, layout, outside_ram(layout.machine)).with_context(|| files.name())?;
     for range in &extra_ram {
@@ -195,8 +209,30 @@ pub(crate) fn plan<'f>(
     Ok(Loaded {
         extra_ram,
         error_ranges: error_ranges.collect(),
+        variables,
         plan,
     })
+}
+
+/// The variable store of the plan's firmware, and the memory that the file at `path` takes for it.
+fn find_variables(
+    plan: &LaunchPlan<'_>,
+    path: &Path,
+    machine: Machine,
+) -> anyhow::Result<(VariableStore, GpaRange)> {
+    if machine != Machine::Ovmf {
+        bail!(
+            "--vars keeps the variables of OVMF, and this is the {} machine; drop --vars",
+            machine.name()
+        );
+    }
+    if plan.facts.isolation.is_confidential() {
+        bail!("--vars would change the measured pages of an isolated guest; drop --vars");
+    }
+    let len = variables::file_len(path)?;
+    let store = ovmf::variable_store(plan, len)?;
+    let range = variables::range(&store, len)?;
+    Ok((store, range))
 }
 
 fn outside_ram(machine: Machine) -> OutsideRam {

@@ -11,6 +11,7 @@ use crate::layout::FOUR_GIB;
 use crate::load::Files;
 use crate::pci_devices;
 use crate::serial::{InputSink, SerialBridge, SerialEnd};
+use crate::variables;
 use chipset::Chipset;
 use chipset::machine::{self, MachineConfig, World};
 use chipset::rtc::CmosMemory;
@@ -19,6 +20,7 @@ use guest_memory::GuestMemory;
 use openvmm_defs::{Config, MemoryLayout};
 use std::sync::{Arc, Mutex, PoisonError};
 use virt::Capabilities;
+use vm_loaders::ovmf::VariableStore;
 
 /// A connector that waits for its port's input sink, and the sink.
 type Pending = (Box<dyn FnOnce(InputSink) + Send>, InputSink);
@@ -36,6 +38,8 @@ pub(crate) struct MachineSource<'v> {
     pub(crate) layout: &'v MemoryLayout,
     /// What is booted; fw_cfg hands parts of it over.
     pub(crate) files: &'v Files,
+    /// Where a file keeps the firmware's variables.
+    pub(crate) variables: Option<&'v VariableStore>,
     /// RAM, for devices that reach it on their own.
     pub(crate) memory: GuestMemory,
     /// The outer ends of COM1 to COM4.
@@ -52,6 +56,7 @@ pub(crate) fn build(
         config,
         layout,
         files,
+        variables,
         memory,
         serial,
     } = source;
@@ -78,6 +83,7 @@ pub(crate) fn build(
     if let Some(hyperv) = hyperv_machine::config(layout, capabilities) {
         hyperv_machine::add(&mut composition, hyperv, &world, &memory)?;
     }
+    let boot_order = pci_devices::add(&mut composition, config, layout, &memory.dma())?;
     if layout.machine == openvmm_defs::Machine::Ovmf
         && let Some(pci) = &composition.pci
     {
@@ -87,11 +93,14 @@ pub(crate) fn build(
             files,
             memory: memory.dma(),
             pci: pci.root.clone(),
-            boot_order: Vec::new(),
+            boot_order,
         };
         composition.add_fw_cfg(fw_cfg::build(inputs)?)?;
     }
-    pci_devices::add(&mut composition, config, layout, &memory.dma())?;
+    if let (Some(path), Some(store)) = (&config.vars, variables) {
+        let flash = variables::open(path, store)?;
+        composition.mmio_device("flash", store.gpa, flash.len(), flash)?;
+    }
     let uarts = composition.serial.clone();
     let mut pending_input = Vec::new();
     for ((bridge, connector), uart) in bridges.iter().zip(connectors).zip(uarts) {

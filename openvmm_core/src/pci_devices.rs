@@ -9,7 +9,7 @@ use anyhow::Context;
 use block::{Disk, DiskOptions};
 use chipset::machine::{Composition, RootComplex};
 use guest_memory::DmaMemory;
-use openvmm_defs::{Config, DiskConfig, MemoryLayout, PciDeviceConfig, PciDeviceKind};
+use openvmm_defs::{Config, DiskConfig, DiskFormat, MemoryLayout, PciDeviceConfig, PciDeviceKind};
 use pci::{Bdf, PciRoot};
 use std::sync::{Arc, Mutex};
 use virtio::{Blk, VirtioDevice, VirtioPci, Wiring};
@@ -22,27 +22,37 @@ enum Bus {
     Complexes(Vec<(String, RootComplex)>),
 }
 
-/// Adds the devices of `config` to the machine.
+/// Adds the devices of `config` to the machine. Gives the OpenFirmware paths of those that firmware can
+/// boot from, in order.
 pub(crate) fn add(
     composition: &mut Composition,
     config: &Config,
     layout: &MemoryLayout,
     ram: &DmaMemory,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<String>> {
+    let mut boot_order = Vec::new();
     let bus = match &composition.pci {
         Some(pci) => Bus::Machine(pci.clone()),
         None => Bus::Complexes(root_complexes(composition, config, layout)?),
     };
     for device in &config.pci.devices {
-        add_device(composition, &bus, device, ram, config.deterministic.is_none())
+        let bdf = add_device(composition, &bus, device, ram, config.deterministic.is_none())
             .with_context(|| device.name.clone())?;
+        boot_order.extend(boot_path(device, bdf));
     }
     if let Bus::Complexes(complexes) = bus {
         for (_, complex) in complexes {
             composition.finish_root_complex(complex)?;
         }
     }
-    Ok(())
+    Ok(boot_order)
+}
+
+/// The path by which OVMF knows a device that it can boot from.
+fn boot_path(device: &PciDeviceConfig, bdf: Bdf) -> Option<String> {
+    match device.kind {
+        PciDeviceKind::VirtioBlk(_) => Some(format!("/pci@i0cf8/scsi@{:x}/disk@0,0", bdf.device())),
+    }
 }
 
 fn root_complexes(
@@ -112,7 +122,7 @@ fn add_device(
     device: &PciDeviceConfig,
     ram: &DmaMemory,
     threads: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Bdf> {
     let place = bus.place(device.root_complex.as_deref())?;
     let virtio: Box<dyn VirtioDevice> = match &device.kind {
         PciDeviceKind::VirtioBlk(disk) => Box::new(Blk::new(open(disk)?)),
@@ -129,12 +139,16 @@ fn add_device(
     composition.add_function_to(&place.root, &device.name, place.bdf, function.clone())?;
     composition.connect_bar(&device.name, &function, 0, bar)?;
     tracing::info!("{} is PCI function {}", device.name, place.bdf);
-    Ok(())
+    Ok(place.bdf)
 }
 
 fn open(disk: &DiskConfig) -> anyhow::Result<Arc<Disk>> {
     Ok(Disk::open(&DiskOptions {
         path: disk.path.clone(),
         read_only: disk.read_only,
+        format: disk.format.map(|format| match format {
+            DiskFormat::Raw => block::Format::Raw,
+            DiskFormat::Qcow2 => block::Format::Qcow2,
+        }),
     })?)
 }

@@ -11,8 +11,8 @@ pub use isolated::{IsolatedOptions, launch_isolated};
 use crate::dispatch::{self, Relaunch, Vm};
 use crate::ending::Ended;
 use crate::entropy::EntropySource;
-use crate::hyperv_machine;
 use crate::host_values::{self, HostFacts};
+use crate::hyperv_machine;
 use crate::launch;
 use crate::layout::{self, HostLimits};
 use crate::load::{self, Files, Loaded, Notes, Payload};
@@ -129,6 +129,7 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
             config: &config,
             layout: &layout,
             files: &files,
+            variables: loaded.variables.as_ref(),
             memory: memory.clone(),
             serial,
         },

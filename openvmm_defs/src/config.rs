@@ -26,6 +26,8 @@ pub struct Config {
     pub test_exit: bool,
     /// Devices on PCI.
     pub pci: PciConfig,
+    /// The file that keeps the variables of OVMF (`--vars`); `None` keeps them in RAM until a reset.
+    pub vars: Option<PathBuf>,
     /// What guest-initiated ends do.
     pub on: EndActions,
     /// BIOS GUID, made once per VM.

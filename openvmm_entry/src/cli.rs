@@ -77,6 +77,9 @@ pub(crate) struct BootArgs {
     /// Boot OVMF directly.
     #[arg(long, value_name = "FILE")]
     pub(crate) ovmf: Option<PathBuf>,
+    /// Keeps the variables of OVMF in this file, which is made from the firmware image if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vars: Option<PathBuf>,
     /// Boot a Linux kernel directly: bzImage, or ELF with a PVH note; with --ovmf, through the firmware.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
@@ -190,7 +193,7 @@ impl From<IsolationArg> for IsolationRequest {
 /// Disks and other devices.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// Disk image: [file:]PATH[,ro], a virtio-blk disk (write [PATH] if it contains commas).
+    /// Disk image: [file:]PATH[,ro][,format=raw|qcow2], a virtio-blk disk (write [PATH] if it contains commas).
     #[arg(long, value_name = "SPEC", value_parser = disk::parse)]
     pub(crate) disk: Vec<DiskArg>,
     /// The same as --disk, whatever other controllers there are.

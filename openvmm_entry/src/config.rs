@@ -114,6 +114,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         isolation: cli.machine.isolation.into(),
         com,
         pci: devices::pci(cli.devices).map_err(UsageError)?,
+        vars: cli.boot.vars,
         on: end_actions(&cli.run),
         bios_guid: bios_guid(&mut entropy)?,
         deterministic: cli.machine.deterministic,

@@ -68,6 +68,14 @@ const SOURCES: &[Rule] = &[
         "--initrd belongs to a direct Linux boot; add --kernel FILE",
     ),
     (
+        |c| {
+            c.boot.vars.is_some()
+                && c.boot.ovmf.is_none()
+                && !matches!(c.igvm_type(), Some(IgvmType::Ovmf | IgvmType::Auto))
+        },
+        "--vars keeps the variables of OVMF; add --ovmf FILE or --igvm type=ovmf,path=FILE, or drop --vars",
+    ),
+    (
         |c| c.boot.igvm_personality.is_some() && c.boot.igvm.is_none(),
         "--igvm-personality says what is in an igvm file; add --igvm FILE",
     ),
