@@ -11,6 +11,7 @@ pub struct KvmError {
     pub call: String,
     /// The host's answer.
     pub source: io::Error,
+    firmware: u32,
 }
 
 impl KvmError {
@@ -19,6 +20,7 @@ impl KvmError {
         Self {
             call: call.into(),
             source,
+            firmware: 0,
         }
     }
 
@@ -27,6 +29,18 @@ impl KvmError {
     pub fn about(mut self, subject: impl std::fmt::Display) -> Self {
         self.call = format!("{} ({subject})", self.call);
         self
+    }
+
+    /// Adds the status of the security processor's firmware.
+    #[must_use]
+    pub(crate) fn with_firmware(mut self, status: u32) -> Self {
+        self.firmware = status;
+        self
+    }
+
+    /// The status of the security processor's firmware; 0 when it was not asked, or KVM does not say.
+    pub fn firmware(&self) -> u32 {
+        self.firmware
     }
 
     /// The error number, if the host gave one.

@@ -71,6 +71,15 @@ impl Handle {
         unsafe { self.pointer(request.number, std::ptr::from_mut(value)) }
     }
 
+    /// A request with a structure that answers with a descriptor.
+    pub fn exchange_descriptor<T>(&self, request: Request<T>, value: &mut T) -> Result<Self, KvmError> {
+        let fd = Fd(self.exchange(request, value)?);
+        Ok(Self {
+            sys: self.sys.clone(),
+            fd,
+        })
+    }
+
     /// A request that only reads a structure.
     pub fn set<T: Clone>(&self, request: Request<T>, value: &T) -> Result<(), KvmError> {
         self.exchange(request, &mut value.clone()).map(drop)

@@ -113,6 +113,34 @@ pub(crate) const GET_DEVICE_ATTR: Number =
     structure(1, 0xE2, size_of::<kb::kvm_device_attr>(), "KVM_GET_DEVICE_ATTR");
 pub(crate) const HAS_DEVICE_ATTR: Number =
     structure(1, 0xE3, size_of::<kb::kvm_device_attr>(), "KVM_HAS_DEVICE_ATTR");
+/// The size in this number is that of a pointer, whatever the command's structure.
+pub(crate) const MEMORY_ENCRYPT_OP: Number = structure(3, 0xBA, size_of::<u64>(), "KVM_MEMORY_ENCRYPT_OP");
+pub(crate) const MEMORY_ENCRYPT_REG_REGION: Request<kb::kvm_enc_region> = Request {
+    number: structure(
+        2,
+        0xBB,
+        size_of::<kb::kvm_enc_region>(),
+        "KVM_MEMORY_ENCRYPT_REG_REGION",
+    ),
+    argument: PhantomData,
+};
+pub(crate) const SET_USER_MEMORY_REGION2: Number = structure(
+    1,
+    0x49,
+    size_of::<kb::kvm_userspace_memory_region2>(),
+    "KVM_SET_USER_MEMORY_REGION2",
+);
+pub(crate) const SET_MEMORY_ATTRIBUTES: Request<kb::kvm_memory_attributes> =
+    to_kernel(0xD2, "KVM_SET_MEMORY_ATTRIBUTES");
+pub(crate) const CREATE_GUEST_MEMFD: Request<kb::kvm_create_guest_memfd> = Request {
+    number: structure(
+        3,
+        0xD4,
+        size_of::<kb::kvm_create_guest_memfd>(),
+        "KVM_CREATE_GUEST_MEMFD",
+    ),
+    argument: PhantomData,
+};
 
 #[cfg(test)]
 mod tests {
@@ -121,7 +149,7 @@ mod tests {
     #[test]
     fn numbers_equal_the_ones_the_kernel_header_gives() {
         // Printed by a C program over Debian's <linux/kvm.h>.
-        let known: [(Number, u32); 26] = [
+        let known: [(Number, u32); 31] = [
             (GET_API_VERSION, 0xAE00),
             (CREATE_VM, 0xAE01),
             (CHECK_EXTENSION, 0xAE03),
@@ -148,6 +176,11 @@ mod tests {
             (SET_DEVICE_ATTR, 0x4018_AEE1),
             (GET_DEVICE_ATTR, 0x4018_AEE2),
             (HAS_DEVICE_ATTR, 0x4018_AEE3),
+            (MEMORY_ENCRYPT_OP, 0xC008_AEBA),
+            (MEMORY_ENCRYPT_REG_REGION.number, 0x8010_AEBB),
+            (SET_USER_MEMORY_REGION2, 0x40A0_AE49),
+            (SET_MEMORY_ATTRIBUTES.number, 0x4020_AED2),
+            (CREATE_GUEST_MEMFD.number, 0xC040_AED4),
         ];
         for (request, number) in known {
             assert_eq!(request.number, number, "{}", request.name);

@@ -6,6 +6,7 @@ use crate::handle::Handle;
 use crate::request as rq;
 use guest_memory::GuestMemory;
 use kvm_bindings as kb;
+use std::sync::{Mutex, PoisonError};
 
 /// Numbers of model-specific registers whose accesses go to user space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Vm {
     handle: Handle,
     memory: GuestMemory,
     run_bytes: usize,
+    /// Descriptors that must stay open as long as the VM exists.
+    kept: Mutex<Vec<Handle>>,
 }
 
 impl Vm {
@@ -32,6 +35,7 @@ impl Vm {
             handle,
             memory,
             run_bytes,
+            kept: Mutex::default(),
         }
     }
 
@@ -48,6 +52,14 @@ impl Vm {
     /// Bytes of each VP's run structure.
     pub(crate) fn run_bytes(&self) -> usize {
         self.run_bytes
+    }
+
+    /// Keeps a descriptor open as long as the VM exists.
+    pub(crate) fn keep(&self, descriptor: Handle) {
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(descriptor);
     }
 
     /// Maps all guest memory, one slot per region. Comes first: with VPs and interrupt controllers

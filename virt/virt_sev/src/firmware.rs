@@ -3,7 +3,6 @@
 
 /// Answers that launches explain.
 pub(crate) mod status {
-    pub(crate) const INVALID_LEN: u32 = 0x04;
     pub(crate) const POLICY_FAILURE: u32 = 0x07;
     pub(crate) const BAD_SIGNATURE: u32 = 0x0A;
     pub(crate) const BAD_MEASUREMENT: u32 = 0x0B;
@@ -70,7 +69,7 @@ mod tests {
     #[test]
     fn statuses_have_amds_names() {
         for (value, text) in [
-            (status::INVALID_LEN, "INVALID_LEN (0x4)"),
+            (4, "INVALID_LEN (0x4)"),
             (status::POLICY_FAILURE, "POLICY_FAILURE (0x7)"),
             (status::BAD_SIGNATURE, "BAD_SIGNATURE (0xa)"),
             (status::BAD_MEASUREMENT, "BAD_MEASUREMENT (0xb)"),

@@ -161,10 +161,7 @@ fn sev_is_on(system: &System) -> Result<bool, KvmError> {
     let memory = GuestMemory::allocate(&[(0, 0x1000)])
         .map_err(|e| KvmError::new("memory of a probe", std::io::Error::other(e)))?;
     let vm = system.create_vm(VmType::Default, &memory)?;
-    Ok({
-        let _ = &vm;
-        false
-    })
+    Ok(vm.sev_is_enabled())
 }
 
 fn check_snp(system: &System) -> Result<(), Unsupported> {

@@ -20,14 +20,14 @@ mod explain;
 pub mod facts;
 mod firmware;
 pub mod host;
-//mod launch;
+mod launch;
 mod options;
 mod pages;
 mod platform;
 pub mod policy;
 mod registers;
-//mod sev;
+mod sev;
 
 pub use options::Options;
 pub use platform::Platform;
-//pub use sev::Sev;
+pub use sev::Sev;
