@@ -74,4 +74,15 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// The guest cannot write.
     pub read_only: bool,
+    /// How the bytes are arranged; `None` goes by the file's name.
+    pub format: Option<DiskFormat>,
+}
+
+/// How the bytes of a disk image are arranged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskFormat {
+    /// The file is the disk.
+    Raw,
+    /// QEMU's format.
+    Qcow2,
 }

@@ -7,9 +7,11 @@
 //! Not here: how guests ask (virtio, NVMe, SCSI), threads.
 #![forbid(unsafe_code)]
 
+mod qcow2;
 mod raw;
 
 use guest_memory::DmaMemory;
+use qcow2::Qcow2Disk;
 use raw::RawDisk;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -45,7 +47,12 @@ trait Image: Send + Sync {
 pub enum Format {
     /// The file is the disk.
     Raw,
+    /// QEMU's format, without backing and data files.
+    Qcow2,
 }
+
+/// How a qcow2 image begins.
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xFB";
 
 /// Which image to open and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +61,8 @@ pub struct DiskOptions {
     pub path: PathBuf,
     /// The guest cannot write.
     pub read_only: bool,
+    /// The format; by default what the file's name ends in says, because the guest decides what a raw disk begins with.
+    pub format: Option<Format>,
 }
 
 /// Why an image cannot be a disk.
@@ -80,6 +89,21 @@ pub enum DiskError {
     /// Another process writes it, or reads it while this one wants to write.
     #[error("disk {} is in use by another process; stop that one, or open it read-only in both with ,ro", .0.display())]
     Locked(PathBuf),
+    /// A qcow2 image that nobody calls one, or a raw disk on which the guest wrote what looks like one.
+    #[error(
+        "disk {} begins like a qcow2 image but is not named .qcow2, and a guest can write such a beginning itself; say \
+         which it is with ,format=qcow2 or ,format=raw",
+        .0.display()
+    )]
+    AmbiguousFormat(PathBuf),
+    /// Not the qcow2 image that it is said to be.
+    #[error("disk {}: {error}", .path.display())]
+    Qcow2 {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: io::Error,
+    },
     /// Directories, pipes and the like.
     #[error("disk {} is neither a regular file nor a block device", .0.display())]
     NotADisk(PathBuf),
@@ -134,17 +158,16 @@ impl Disk {
             return Err(DiskError::NotADisk(path.clone()));
         }
         lock(&file, options)?;
-        let mut magic = [0; 4];
-        let format = match file.read_exact_at(&mut magic, 0) {
-            Ok(()) => format_of(magic),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Format::Raw,
-            Err(error) => {
-                let path = path.clone();
-                return Err(DiskError::Read { path, error });
-            }
-        };
+        let format = decide_format(&file, options)?;
         let image: Box<dyn Image> = match format {
             Format::Raw => Box::new(RawDisk::new(file).map_err(fail)?),
+            Format::Qcow2 => {
+                let opened = Qcow2Disk::new(file, read_only).map_err(|error| {
+                    let path = path.clone();
+                    DiskError::Qcow2 { path, error }
+                });
+                Box::new(opened?)
+            }
         };
         let size = image.size();
         if size == 0 || !size.is_multiple_of(SECTOR) {
@@ -250,8 +273,22 @@ fn lock(file: &File, options: &DiskOptions) -> Result<(), DiskError> {
     }
 }
 
-fn format_of(_magic: [u8; 4]) -> Format {
-    Format::Raw
+/// What the user said, else what the name says; never what the guest could have written.
+fn decide_format(file: &File, options: &DiskOptions) -> Result<Format, DiskError> {
+    if let Some(format) = options.format {
+        return Ok(format);
+    }
+    let path = options.path.clone();
+    if path.extension().is_some_and(|ending| ending == "qcow2") {
+        return Ok(Format::Qcow2);
+    }
+    let mut magic = [0; 4];
+    match file.read_exact_at(&mut magic, 0) {
+        Ok(()) if magic == QCOW2_MAGIC => Err(DiskError::AmbiguousFormat(path)),
+        Ok(()) => Ok(Format::Raw),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Format::Raw),
+        Err(error) => Err(DiskError::Read { path, error }),
+    }
 }
 
 /// The file's name as far as it is printable.

@@ -29,6 +29,7 @@ fn options(path: &Path, read_only: bool) -> DiskOptions {
     DiskOptions {
         path: path.to_owned(),
         read_only,
+        format: None,
     }
 }
 
@@ -147,4 +148,94 @@ fn a_discard_gives_storage_back_where_the_file_system_can() {
     disk.discard(0, 1 << 20).unwrap();
     let after = std::fs::metadata(&path).unwrap().blocks();
     assert!(after <= before, "{after} {before}");
+}
+
+/// An image of `qemu-img`, or `None` with a line that says why not.
+fn qemu_img(name: &str, args: &[&str]) -> Option<std::process::Output> {
+    match std::process::Command::new("qemu-img").args(args).output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            println!("skipped: {name}: qemu-img: {error}; apt-get install qemu-utils");
+            None
+        }
+    }
+}
+
+#[test]
+fn qcow2_images_of_qemu_are_read_and_written_and_qemu_finds_them_sound() {
+    let bench = Bench::new();
+    let raw = bench.file(
+        "source.img",
+        &(0..1u32 << 20).map(|n| (n / 512 % 251) as u8).collect::<Vec<_>>(),
+    );
+    let path = bench.folder.path().join("image.qcow2");
+    let (from, to) = (raw.to_str().unwrap(), path.to_str().unwrap());
+    const NAME: &str = "qcow2_images_of_qemu_are_read_and_written_and_qemu_finds_them_sound";
+    let convert = ["convert", "-f", "raw", "-O", "qcow2", "-c", from, to];
+    let Some(made) = qemu_img(NAME, &convert) else {
+        return;
+    };
+    assert!(made.status.success(), "{made:?}");
+    let disk = Disk::open(&options(&path, false)).unwrap();
+    assert_eq!(disk.size(), 1 << 20);
+    let ram = bench.memory.dma();
+    disk.read(&ram, 0, &[(0, 0x8_0000)]).unwrap();
+    disk.read(&ram, 0x8_0000, &[(0x8_0000, 0x7_0000)]).unwrap();
+    let mut now = vec![0; 0xF_0000];
+    ram.read(0, &mut now).unwrap();
+    assert!(now == std::fs::read(&raw).unwrap()[..0xF_0000]);
+    ram.write(0, &[0x5A; 4096]).unwrap();
+    disk.write(&ram, 0x1_2000, &[(0, 4096)]).unwrap();
+    disk.write_zeroes(0x2_0000, 0x1_0000, true).unwrap();
+    disk.discard(0x4_0000, 0x1_0000).unwrap();
+    disk.flush().unwrap();
+    drop(disk);
+    let check = qemu_img(NAME, &["check", to]).unwrap();
+    assert!(check.status.success(), "{check:?}");
+    let back = bench.folder.path().join("back.img");
+    let convert = ["convert", "-f", "qcow2", "-O", "raw", to, back.to_str().unwrap()];
+    assert!(qemu_img(NAME, &convert).unwrap().status.success());
+    let (mut expected, back) = (std::fs::read(&raw).unwrap(), std::fs::read(&back).unwrap());
+    expected[0x1_2000..0x1_3000].fill(0x5A);
+    expected[0x2_0000..0x3_0000].fill(0);
+    assert!(back[..0x4_0000] == expected[..0x4_0000] && back[0x5_0000..] == expected[0x5_0000..]);
+}
+
+#[test]
+fn formats_come_from_the_name_and_never_from_what_a_guest_can_write() {
+    let bench = Bench::new();
+    let mut bytes = vec![0; 4096];
+    bytes[..4].copy_from_slice(&QCOW2_MAGIC);
+    let path = bench.file("disk.img", &bytes);
+    let error = Disk::open(&options(&path, true)).unwrap_err().to_string();
+    assert!(
+        error.contains("say which it is with ,format=qcow2 or ,format=raw"),
+        "{error}"
+    );
+    let raw = DiskOptions {
+        format: Some(Format::Raw),
+        ..options(&path, true)
+    };
+    assert_eq!(Disk::open(&raw).unwrap().size(), 4096);
+    let broken = bench.file("broken.qcow2", &bytes);
+    assert!(matches!(
+        Disk::open(&options(&broken, true)),
+        Err(DiskError::Qcow2 { .. })
+    ));
+}
+
+#[test]
+fn qcow2_images_that_name_other_files_are_refused() {
+    const NAME: &str = "qcow2_images_that_name_other_files_are_refused";
+    let bench = Bench::new();
+    let base = bench.file("base.img", &[1; 4096]);
+    let path = bench.folder.path().join("overlay.qcow2");
+    let (base, overlay) = (base.to_str().unwrap(), path.to_str().unwrap());
+    let create = ["create", "-f", "qcow2", "-F", "raw", "-b", base, overlay];
+    let Some(made) = qemu_img(NAME, &create) else {
+        return;
+    };
+    assert!(made.status.success(), "{made:?}");
+    let error = Disk::open(&options(&path, true)).unwrap_err();
+    assert!(matches!(error, DiskError::Qcow2 { .. }), "{error}");
 }

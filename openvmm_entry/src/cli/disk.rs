@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-//! `--disk` and `--virtio-blk`: `[file:]PATH[,ro][,on=CONTROLLER][,...]` (uefi-launch 1.5).
+//! `--disk` and `--virtio-blk`: `[file:]PATH[,ro][,format=raw|qcow2][,on=CONTROLLER]` (uefi-launch 1.5).
 //!
 //! Always true: the path is the first part; parts are split at commas outside brackets, and a path wholly in
 //! brackets is taken without them. Not here: whether a controller of that name exists.
 
 use super::igvm::split_outside_brackets;
+use openvmm_defs::DiskFormat;
 use std::path::PathBuf;
 
 /// A parsed disk.
@@ -14,6 +15,8 @@ pub(crate) struct DiskArg {
     pub(crate) path: PathBuf,
     /// `ro`.
     pub(crate) read_only: bool,
+    /// `format=`.
+    pub(crate) format: Option<DiskFormat>,
     /// `on=`: a controller.
     pub(crate) on: Option<String>,
 }
@@ -39,6 +42,7 @@ pub(crate) fn parse(text: &str) -> Result<DiskArg, String> {
     let mut disk = DiskArg {
         path: path(parts.next().unwrap_or(""))?,
         read_only: false,
+        format: None,
         on: None,
     };
     for part in parts {
@@ -50,17 +54,24 @@ pub(crate) fn parse(text: &str) -> Result<DiskArg, String> {
             ("ro", None) if !disk.read_only => disk.read_only = true,
             ("on", Some("") | None) => return Err("on= is empty; give the id of a controller".into()),
             ("on", Some(name)) if disk.on.is_none() => disk.on = Some(name.to_owned()),
+            ("format", Some("raw")) if disk.format.is_none() => disk.format = Some(DiskFormat::Raw),
+            ("format", Some("qcow2")) if disk.format.is_none() => disk.format = Some(DiskFormat::Qcow2),
+            ("format", _) => {
+                return Err(format!(
+                    "{part:?} is given twice or is no format; known are raw and qcow2"
+                ));
+            }
             ("ro" | "on", _) => {
                 return Err(format!("{part:?} is given twice or has a value it does not take"));
             }
             (key, _) if OTHER_KEYS.contains(&key) => {
                 return Err(format!(
-                    "{key} is not available here; known are ro and on=CONTROLLER"
+                    "{key} is not available here; known are ro, format=raw|qcow2 and on=CONTROLLER"
                 ));
             }
             _ => {
                 return Err(format!(
-                    "unknown {part:?}; known are ro and on=CONTROLLER (if it belongs to the file name, write [FILE])"
+                    "unknown {part:?}; known are ro, format=raw|qcow2 and on=CONTROLLER (if it belongs to the file name, write [FILE])"
                 ));
             }
         }
@@ -95,6 +106,7 @@ mod tests {
         DiskArg {
             path: path.into(),
             read_only,
+            format: None,
             on: on.map(str::to_owned),
         }
     }
@@ -113,6 +125,12 @@ mod tests {
     }
 
     #[test]
+    fn formats_are_understood() {
+        let formats = ["raw", "qcow2"].map(|name| parse(&format!("a,format={name}")).unwrap().format);
+        assert_eq!(formats, [Some(DiskFormat::Raw), Some(DiskFormat::Qcow2)]);
+    }
+
+    #[test]
     fn every_mistake_has_its_message() {
         for (text, message) in [
             ("", "the file name is empty"),
@@ -120,6 +138,8 @@ mod tests {
             ("mem:1G", "disks of kind mem: are not available"),
             ("a,ro,ro", "is given twice"),
             ("a,ro=1", "is given twice or has a value"),
+            ("a,format=vhd", "is no format; known are raw and qcow2"),
+            ("a,format=raw,format=raw", "is given twice"),
             ("a,on=", "on= is empty"),
             ("a,on", "on= is empty"),
             ("a,on=x,on=y", "is given twice"),

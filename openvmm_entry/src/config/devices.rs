@@ -30,6 +30,7 @@ fn virtio_blk(index: usize, disk: DiskArg) -> Result<PciDeviceConfig, String> {
         kind: PciDeviceKind::VirtioBlk(DiskConfig {
             path: disk.path,
             read_only: disk.read_only,
+            format: disk.format,
         }),
     })
 }

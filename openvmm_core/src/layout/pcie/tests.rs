@@ -50,6 +50,7 @@ fn devices_alone_get_an_implicit_root_complex_and_no_device_gets_none() {
             kind: PciDeviceKind::VirtioBlk(DiskConfig {
                 path: "d".into(),
                 read_only: false,
+                format: None,
             }),
         });
         let layout = resolve(&config, machine, HostLimits::ASSUMED).unwrap();
