@@ -51,6 +51,20 @@ pub fn uefi_probe() -> TestFile {
     )
 }
 
+/// `hv_probe`'s firmware image, for `--uefi-firmware`.
+pub fn hv_probe_firmware() -> TestFile {
+    TestFile::new("hv_probe.fd", &payloads::uefi_probe::hv_firmware())
+}
+
+/// `hv_probe` as an IGVM file, from `manifests/uefi-x64.json`.
+pub fn hv_probe() -> TestFile {
+    build(
+        "uefi-x64.json",
+        &[("uefi", &payloads::uefi_probe::hv_firmware())],
+        &["--guest", "none"],
+    )
+}
+
 /// Builds a manifest of the repository with resources by name.
 ///
 /// # Panics

@@ -33,6 +33,23 @@ fn run_until(time: u64) {
     cpu::disable_interrupts();
 }
 
+/// Takes the interrupts that wait already.
+fn take_pending() {
+    cpu::enable_interrupts();
+    cpu::relax();
+    cpu::disable_interrupts();
+}
+
+/// Runs with interrupts on until `condition` holds, a second at most.
+fn run_while(condition: impl Fn() -> bool) {
+    let end = now() + 1000 * MS;
+    cpu::enable_interrupts();
+    while condition() && now() < end {
+        cpu::relax();
+    }
+    cpu::disable_interrupts();
+}
+
 /// It never goes back, and moves.
 pub(crate) fn check_reference_counter() {
     let first = now();
@@ -62,19 +79,24 @@ pub(crate) fn check_direct_timer() {
         rdmsr(msr::STIMER0_CONFIG),
         FIRMWARE_TIMER | 1,
     );
-    run_until(start + 9 * MS);
-    equal("timer-not-early", (trap::count(TIMER_VECTOR) - before).into(), 0);
-    run_until(start + 55 * MS);
-    let ticks = trap::count(TIMER_VECTOR) - before;
+    run_while(|| trap::count(TIMER_VECTOR) == before);
+    let first = now();
     check(
-        "timer-ticks-in-55-ms",
-        (2..=5).contains(&ticks),
-        format_args!("{ticks}"),
+        "timer-not-early",
+        first >= start + 10 * MS,
+        format_args!("{}", first - start),
     );
+    run_until(start + 55 * MS);
+    let (ticks, passed) = (trap::count(TIMER_VECTOR) - before, (now() - start) / (10 * MS));
+    // Lazy ticks may be dropped by a busy host, but never come early.
+    let right = ticks >= 1 && u64::from(ticks) <= passed;
+    check("timer-ticks", right, format_args!("{ticks} in {passed} periods"));
     wrmsr(msr::STIMER0_COUNT, 0);
     equal("timer-stops", rdmsr(msr::STIMER0_CONFIG) & 1, 0);
+    take_pending();
     let stopped = trap::count(TIMER_VECTOR);
     run_until(now() + 15 * MS);
+    take_pending();
     equal(
         "timer-stays-stopped",
         (trap::count(TIMER_VECTOR) - stopped).into(),
@@ -101,6 +123,7 @@ pub(crate) fn check_message_timer() {
     wrmsr(msr::STIMER0_CONFIG, MESSAGE_TIMER);
     wrmsr(msr::STIMER0_COUNT, 2 * MS);
     run_until(now() + 10 * MS);
+    run_while(|| memory::read_u32(slot() + 4) & 0x100 == 0);
     equal(
         "message-interrupts-once-while-full",
         (trap::count(MESSAGE_VECTOR) - before).into(),
@@ -120,9 +143,7 @@ pub(crate) fn check_message_timer() {
         format_args!("{expired} {delivered}"),
     );
     take_message();
-    cpu::enable_interrupts();
-    cpu::relax();
-    cpu::disable_interrupts();
+    run_while(|| trap::count(MESSAGE_VECTOR) - before < 2);
     let taken = trap::count(MESSAGE_VECTOR) - before;
     check(
         "message-follows-end-of-message",
@@ -132,6 +153,7 @@ pub(crate) fn check_message_timer() {
     wrmsr(msr::STIMER0_COUNT, 0);
     take_message();
     memory::write_u32(slot(), 0);
+    take_pending();
 }
 
 /// Once, at an absolute time.
@@ -140,6 +162,7 @@ pub(crate) fn check_one_shot() {
     let due = now() + 3 * MS;
     wrmsr(msr::STIMER0_COUNT, due);
     wrmsr(msr::STIMER0_CONFIG, ONE_SHOT);
+    run_while(|| trap::count(MESSAGE_VECTOR) == before);
     run_until(due + 5 * MS);
     equal("one-shot-once", (trap::count(MESSAGE_VECTOR) - before).into(), 1);
     equal("one-shot-disables-itself", rdmsr(msr::STIMER0_CONFIG) & 1, 0);

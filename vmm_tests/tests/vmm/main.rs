@@ -9,6 +9,7 @@ mod bad_files;
 mod build;
 mod command_lines;
 mod console;
+mod hyperv;
 mod images;
 mod interop;
 mod linux;
