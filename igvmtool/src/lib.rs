@@ -19,6 +19,7 @@ mod measure;
 mod opened;
 mod output;
 pub mod overview;
+pub mod portability;
 mod sign;
 mod verify;
 mod wrap;
@@ -44,7 +45,7 @@ enum Command {
     Inspect(inspect::Args),
     /// Says what differs between two files in what they start; exit code 1 if anything does.
     Diff(diff::Args),
-    /// Lists every problem of a file; exit code 1 if there are errors.
+    /// Lists every problem of a file, and says whether loaders take it; exit code 1 if not.
     Check(check::Args),
     /// Prints launch digests, and why other tools print other ones.
     Measure(measure::Args),

@@ -3,6 +3,8 @@
 
 #[path = "files/build.rs"]
 mod build;
+#[path = "files/check.rs"]
+mod check;
 #[path = "files/corpus.rs"]
 mod corpus;
 #[path = "files/diff.rs"]
