@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Debian's cloud kernel, unpacked but not installed, for tests that boot it.
+//! Debian's cloud kernel and systemd's EFI stub, unpacked but not installed, for tests that boot them.
 //!
 //! Always true: a kernel that is there already is kept; one that cannot be had is said so, and the tests
 //! that need it skip with that reason.
@@ -11,6 +11,9 @@ use std::path::PathBuf;
 
 /// The package that depends on the newest kernel package.
 const META: &str = "linux-image-cloud-amd64";
+
+/// The package with the EFI stub of unified kernel images.
+const STUB_PACKAGE: &str = "systemd-boot-efi";
 
 /// The folder that holds `vmlinuz-*`.
 pub(crate) fn kernel_folder() -> PathBuf {
@@ -24,7 +27,7 @@ fn folder() -> PathBuf {
 
 /// Fetches the kernel unless one is there.
 pub(crate) fn fetch_kernel() {
-    if has_kernel() {
+    if has_kernel() && has_stub() {
         return;
     }
     if !installed("apt-get") || !installed("dpkg-deb") {
@@ -34,6 +37,10 @@ pub(crate) fn fetch_kernel() {
     if let Err(error) = fetch() {
         println!("tools: {error:#}; tests that boot Debian's kernel skip");
     }
+}
+
+fn has_stub() -> bool {
+    folder().join("usr/lib/systemd/boot/efi/linuxx64.efi.stub").is_file()
 }
 
 fn has_kernel() -> bool {
@@ -49,13 +56,26 @@ fn fetch() -> Result<()> {
     let folder = folder();
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let path = folder.display().to_string();
-    // apt-get download writes to its working directory.
-    let script = r#"cd "$1" && apt-get download --quiet "$2" && dpkg-deb --fsys-tarfile "$2"_*.deb | tar -x ./boot ./lib/modules"#;
-    Cmd::new("sh", ["-c", script, "sh", &path, package]).run()?;
+    if !has_kernel() {
+        unpack(&path, package, &["./boot", "./lib/modules"])?;
+    }
     if !has_kernel() {
         bail!("package {package} holds no /boot/vmlinuz");
     }
+    if !has_stub() {
+        unpack(&path, STUB_PACKAGE, &["./usr/lib/systemd/boot/efi"])?;
+    }
     Ok(())
+}
+
+/// Unpacks folders of a package below `path`.
+fn unpack(path: &str, package: &str, folders: &[&str]) -> Result<()> {
+    // apt-get download writes to its working directory.
+    let script = r#"cd "$1" && package="$2" && shift 2 && apt-get download --quiet "$package" &&
+                    dpkg-deb --fsys-tarfile "$package"_*.deb | tar -x "$@""#;
+    Cmd::new("sh", ["-c", script, "sh", path, package])
+        .args(folders)
+        .run()
 }
 
 /// The kernel's package among what the other depends on.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! Debian's cloud kernel with disks: written, read back and compared with the image on the host.
 
-use crate::guests::{Linux, modules::VIRTIO_PCI};
+use crate::guests::Linux;
+use guest_images::debian::VIRTIO_PCI;
 use std::path::Path;
 use vmm_tests::files::TestFile;
 use vmm_tests::{Backend, Vm, VmBuilder, programs, skip};

@@ -10,7 +10,6 @@ mod clock;
 mod deterministic;
 mod disks;
 mod guests;
-mod initramfs;
 mod linux;
 mod ovmf;
 mod reboot;

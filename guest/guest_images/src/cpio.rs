@@ -11,29 +11,29 @@ const DEVICE: u32 = 0o020_000;
 
 /// An archive in the making.
 #[derive(Debug, Default)]
-pub(crate) struct Archive {
+pub struct Archive {
     bytes: Vec<u8>,
     entries: u32,
 }
 
 impl Archive {
     /// Adds an empty folder.
-    pub(crate) fn folder(self, name: &str) -> Self {
+    pub fn folder(self, name: &str) -> Self {
         self.entry(name, FOLDER | 0o755, (0, 0), &[])
     }
 
     /// Adds a file that may be executed.
-    pub(crate) fn program(self, name: &str, contents: &[u8]) -> Self {
+    pub fn program(self, name: &str, contents: &[u8]) -> Self {
         self.entry(name, FILE | 0o755, (0, 0), contents)
     }
 
     /// Adds a character device.
-    pub(crate) fn device(self, name: &str, major: u32, minor: u32) -> Self {
+    pub fn device(self, name: &str, major: u32, minor: u32) -> Self {
         self.entry(name, DEVICE | 0o600, (major, minor), &[])
     }
 
     /// The whole archive.
-    pub(crate) fn finish(self) -> Vec<u8> {
+    pub fn finish(self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, (0, 0), &[]).bytes
     }
 
