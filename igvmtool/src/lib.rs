@@ -12,6 +12,7 @@ mod build;
 mod check;
 pub mod compare;
 mod diff;
+mod extract;
 mod failure;
 mod inspect;
 mod manifest;
@@ -21,6 +22,7 @@ mod output;
 pub mod overview;
 pub mod portability;
 mod sign;
+mod unpacked;
 mod verify;
 mod wrap;
 
@@ -47,6 +49,10 @@ enum Command {
     Diff(diff::Args),
     /// Lists every problem of a file, and says whether loaders take it; exit code 1 if not.
     Check(check::Args),
+    /// Takes a file apart: a folder with its payloads and a manifest to edit.
+    Extract(extract::ExtractArgs),
+    /// Puts a folder of `extract` together again; unchanged, it gives the same file bit for bit.
+    Pack(extract::PackArgs),
     /// Prints launch digests, and why other tools print other ones.
     Measure(measure::Args),
     /// Gives the SEV-SNP platform of a file a signed ID block.
@@ -73,6 +79,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Extract(args) => extract::extract(&args),
+        Command::Pack(args) => extract::pack(&args),
         Command::Measure(args) => measure::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),

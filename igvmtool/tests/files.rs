@@ -9,5 +9,9 @@ mod check;
 mod corpus;
 #[path = "files/diff.rs"]
 mod diff;
+#[path = "files/edit.rs"]
+mod edit;
+#[path = "files/everything.rs"]
+mod everything;
 #[path = "files/program.rs"]
 mod program;

@@ -211,8 +211,8 @@ impl<'a> File<'a> {
         out.write_all(&self.bytes[self.data_start() as usize..])
     }
 
-    /// The bytes between a header's content and the next header.
-    pub(super) fn padding(&self, header: &RawHeader) -> &'a [u8] {
+    /// The bytes between a header's content and the next header; zero by the rules.
+    pub fn padding(&self, header: &RawHeader) -> &'a [u8] {
         let start = u64::from(header.content_offset()) + u64::from(header.len);
         let first = u64::from(self.fixed.variable_header_offset);
         let end = (first + (start - first).next_multiple_of(8)).min(self.data_start());
