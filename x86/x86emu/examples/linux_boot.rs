@@ -6,12 +6,12 @@
 
 use std::io::Write as _;
 use std::time::Instant;
-use x86defs::{SegmentAttributes, SegmentRegister, X86State};
-use x86emu::{Bus, CodeMap, Config, Cpu, Exit, MsrFault, RamPage, Tracer};
+use x86defs::X86State;
+use x86emu::{Bus, MsrFault, RamPage};
 
-#[path = "shared/ram.rs"]
-mod ram;
-use ram::Ram;
+#[path = "shared/boot.rs"]
+mod boot;
+use boot::{Arguments, Console, Ram, flat};
 
 const RAM: usize = 512 << 20;
 const PARAMS: usize = 0x7000;
@@ -198,13 +198,6 @@ impl Bus for Machine {
     }
 }
 
-struct Exceptions;
-impl Tracer for Exceptions {
-    fn exception(&mut self, vector: u8, error: Option<u32>, rip: u64, cr2: u64) {
-        eprintln!("exception {vector:#x} error {error:x?} rip {rip:#x} cr2 {cr2:#x}");
-    }
-}
-
 fn load(ram: &mut Ram, kernel: &[u8], initrd: &[u8], cmdline: &str) -> X86State {
     let setup = usize::from(kernel[0x1F1]).max(4) * 512 + 512;
     ram.write(KERNEL, &kernel[setup..]);
@@ -245,15 +238,9 @@ fn load(ram: &mut Ram, kernel: &[u8], initrd: &[u8], cmdline: &str) -> X86State 
             ram.write(TABLES + 0x2000 + (i * 512 + j) as usize * 8, &e.to_le_bytes());
         }
     }
-    let seg = |selector, a| SegmentRegister {
-        selector,
-        attributes: SegmentAttributes(a),
-        limit: u32::MAX,
-        base: 0,
-    };
     let mut s = X86State::reset();
-    s.cs = seg(0x10, 0xA09B);
-    (s.ds, s.es, s.ss) = (seg(0x18, 0xC093), seg(0x18, 0xC093), seg(0x18, 0xC093));
+    s.cs = flat(0x10, 0xA09B);
+    (s.ds, s.es, s.ss) = (flat(0x18, 0xC093), flat(0x18, 0xC093), flat(0x18, 0xC093));
     s.gdtr.base = GDT as u64;
     s.gdtr.limit = 31;
     s.cr0 = 0x8000_0011;
@@ -266,25 +253,22 @@ fn load(ram: &mut Ram, kernel: &[u8], initrd: &[u8], cmdline: &str) -> X86State 
     s
 }
 
+impl Console for Machine {
+    fn console(&self) -> &str {
+        &self.console
+    }
+}
+
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let option = |name: &str| {
-        args.iter()
-            .position(|a| a == name)
-            .and_then(|i| args.get(i + 1))
-            .cloned()
-    };
-    let kernel = std::fs::read(args.first().expect("a bzImage")).expect("kernel");
-    let initrd = option("--initrd")
-        .map(|f| std::fs::read(f).expect("initrd"))
-        .unwrap_or_default();
-    let until = option("--until").unwrap_or("Unable to mount root".into());
-    let append = option("--append").unwrap_or_default();
+    let args = Arguments::new();
+    let kernel = std::fs::read(args.file().expect("a bzImage")).expect("kernel");
+    let initrd = args.option("--initrd").map(|f| std::fs::read(f).expect("initrd"));
+    let append = args.option("--append").unwrap_or_default();
     let cmdline =
         format!("earlyprintk=ttyS0,115200 console=ttyS0 nolapic noapic acpi=off pci=off panic=-1 {append}\0");
     let mut ram = Ram::new(RAM);
-    let state = load(&mut ram, &kernel, &initrd, &cmdline);
-    let mut m = Machine {
+    let state = load(&mut ram, &kernel, &initrd.unwrap_or_default(), &cmdline);
+    let mut machine = Machine {
         ram,
         start: Instant::now(),
         uart: [0; 8],
@@ -296,45 +280,8 @@ fn main() {
         apic_base: 0xFEE0_0900,
         uart_irq: false,
     };
-    let mut cpu = Cpu::new(Config {
-        cpuid: x86emu::cpuid::baseline(40),
-        phys_bits: 40,
-        code: CodeMap::new(RAM as u64),
-    });
+    let mut cpu = boot::processor(&args, RAM as u64);
     cpu.set_state(&state);
-    if args.iter().any(|a| a == "--trace-exceptions") {
-        cpu.set_tracer(Some(Box::new(Exceptions)));
-    }
-    let attention = cpu.attention();
-    let before = ram::cpu_seconds();
-    let mut reported = Instant::now();
-    loop {
-        match cpu.run(&mut m, 100_000) {
-            Exit::Budget | Exit::Kicked => {}
-            Exit::Hlt => std::thread::sleep(std::time::Duration::from_micros(500)),
-            e => {
-                println!("\nstopped: {e:?}\n{:x?}", cpu.state());
-                break;
-            }
-        }
-        attention.interrupt();
-        if m.console.contains(&until) {
-            break;
-        }
-        if reported.elapsed().as_secs() >= 5 {
-            reported = Instant::now();
-            eprintln!(
-                "[{:.1} s, {} M instructions, rip {:#x}]",
-                m.start.elapsed().as_secs_f64(),
-                cpu.retired() / 1_000_000,
-                cpu.rip()
-            );
-        }
-    }
-    let t = ram::cpu_seconds() - before;
-    println!(
-        "\n{} instructions, {t:.2} s cpu, {:.0} mips",
-        cpu.retired(),
-        cpu.retired() as f64 / t / 1e6
-    );
+    let until = args.option("--until").unwrap_or("Unable to mount root");
+    boot::run(&mut cpu, &mut machine, until);
 }

@@ -8,11 +8,11 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::time::Instant;
-use x86emu::{Bus, CodeMap, Config, Cpu, Exit, MsrFault, RamPage, Tracer};
+use x86emu::{Bus, MsrFault, RamPage};
 
-#[path = "shared/ram.rs"]
-mod ram;
-use ram::Ram;
+#[path = "shared/boot.rs"]
+mod boot;
+use boot::{Arguments, Console, Ram};
 
 const LOW_RAM: u64 = 512 << 20;
 
@@ -30,7 +30,6 @@ struct Machine {
     apic: HashMap<u64, u32>,
     apic_start: Instant,
     apic_base: u64,
-    port_reads: HashMap<u16, u64>,
 }
 
 impl Machine {
@@ -137,7 +136,6 @@ impl Bus for Machine {
         }
     }
     fn port_in(&mut self, port: u16, size: u8) -> u32 {
-        *self.port_reads.entry(port).or_default() += 1;
         match port {
             0x608 => (self.ns() as u128 * 3_579_545 / 1_000_000_000) as u32 & 0xFF_FFFF,
             0x71 => self.cmos_read().into(),
@@ -205,30 +203,19 @@ impl Bus for Machine {
     }
 }
 
-struct Exceptions;
-impl Tracer for Exceptions {
-    fn exception(&mut self, vector: u8, error: Option<u32>, rip: u64, cr2: u64) {
-        eprintln!("exception {vector:#x} error {error:x?} rip {rip:#x} cr2 {cr2:#x}");
+impl Console for Machine {
+    fn console(&self) -> &str {
+        &self.console
     }
 }
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let file = args
-        .iter()
-        .find(|a| a.ends_with(".fd"))
-        .cloned()
-        .unwrap_or("/usr/share/ovmf/OVMF.fd".into());
-    let until = args
-        .iter()
-        .position(|a| a == "--until")
-        .and_then(|i| args.get(i + 1))
-        .cloned();
-    let until = until.unwrap_or("UEFI Interactive Shell".into());
-    let image = std::fs::read(&file).expect("firmware image");
+    let args = Arguments::new();
+    let file = args.file().unwrap_or("/usr/share/ovmf/OVMF.fd");
+    let image = std::fs::read(file).expect("firmware image");
     let mut flash = Ram::new(image.len());
     flash.write(0, &image);
-    let mut m = Machine {
+    let mut machine = Machine {
         low: Ram::new(LOW_RAM as usize),
         flash,
         flash_base: (1 << 32) - image.len() as u64,
@@ -242,49 +229,8 @@ fn main() {
         apic: HashMap::new(),
         apic_start: Instant::now(),
         apic_base: 0xFEE0_0900,
-        port_reads: HashMap::new(),
     };
-    let config = Config {
-        cpuid: x86emu::cpuid::baseline(40),
-        phys_bits: 40,
-        code: CodeMap::new(1 << 32),
-    };
-    let mut cpu = Cpu::new(config);
-    if args.iter().any(|a| a == "--trace-exceptions") {
-        cpu.set_tracer(Some(Box::new(Exceptions)));
-    }
-    let attention = cpu.attention();
-    let cpu_time = ram::cpu_seconds();
-    let mut reported = Instant::now();
-    loop {
-        match cpu.run(&mut m, 100_000) {
-            Exit::Budget | Exit::Kicked => {}
-            Exit::Hlt => std::thread::sleep(std::time::Duration::from_millis(1)),
-            e => {
-                println!("\nstopped: {e:?}\n{:x?}", cpu.state());
-                break;
-            }
-        }
-        attention.interrupt();
-        if m.console.contains(&until) {
-            break;
-        }
-        if reported.elapsed().as_secs() >= 5 {
-            reported = Instant::now();
-            let s = cpu.state();
-            eprintln!(
-                "[{:.1} s, {} M instructions, rip {:#x}]",
-                m.start.elapsed().as_secs_f64(),
-                cpu.retired() / 1_000_000,
-                s.rip
-            );
-        }
-    }
-    let t = ram::cpu_seconds() - cpu_time;
-    println!(
-        "\n{} instructions, {t:.2} s cpu, {:.0} mips, pm timer reads {}",
-        cpu.retired(),
-        cpu.retired() as f64 / t / 1e6,
-        m.port_reads.get(&0x608).unwrap_or(&0)
-    );
+    let mut cpu = boot::processor(&args, 1 << 32);
+    let until = args.option("--until").unwrap_or("UEFI Interactive Shell");
+    boot::run(&mut cpu, &mut machine, until);
 }
