@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 //! The hypervisors of this program: the only place that names them.
 
+use crate::config::Isolated;
 use anyhow::{Context, bail};
 use clap::builder::PossibleValuesParser;
+use openvmm_defs::IsolationRequest;
 use std::sync::Arc;
-use virt::{Hypervisor, RunError};
+use virt::{Hypervisor, IsolatingHypervisor, RunError};
 use virt_kvm::Kvm;
+use virt_sev::{Options, Platform, Sev};
 use virt_soft::Soft;
 
 /// A hypervisor that `auto` would take, and why; or why it would not.
@@ -53,6 +56,25 @@ pub(crate) fn choose(name: &str, deterministic: bool) -> anyhow::Result<Arc<dyn 
         bail!("--hypervisor {name}: {why}");
     }
     Ok(hypervisor)
+}
+
+/// Opens the host for an isolated launch.
+pub(crate) fn isolating(request: &Isolated) -> anyhow::Result<Arc<dyn IsolatingHypervisor>> {
+    let platform = match request.kind {
+        IsolationRequest::Sev => Platform::Sev,
+        IsolationRequest::SevEs => Platform::SevEs,
+        IsolationRequest::Snp => Platform::Snp,
+        other => bail!("{other:?} guests are not launched by this program"),
+    };
+    let options = Options {
+        policy: request.sev.policy,
+        host_data: request.sev.host_data,
+        cbitpos: request.sev.cbitpos,
+        reduced_phys_bits: request.sev.reduced_phys_bits,
+    };
+    let sev =
+        Sev::here(platform, options).with_context(|| format!("--isolation {}", platform.isolation()))?;
+    Ok(Arc::new(sev))
 }
 
 fn choose_best(deterministic: bool) -> anyhow::Result<Arc<dyn Hypervisor>> {

@@ -13,6 +13,7 @@
 mod disk;
 mod end_action;
 mod igvm;
+pub(crate) mod isolation;
 mod refused;
 mod relocation;
 mod serial;
@@ -22,12 +23,13 @@ mod trace;
 pub(crate) use disk::DiskArg;
 pub(crate) use end_action::EndActionArg;
 pub(crate) use igvm::{IgvmArg, IgvmType};
+pub(crate) use isolation::{IsolationArg, SevSettings};
 pub(crate) use refused::RefusedArgs;
 pub(crate) use trace::{TraceFilter, TraceKind};
 
 use crate::backends;
 use clap::{Args, Parser, ValueEnum};
-use openvmm_defs::{IsolationRequest, SerialBackend, UefiConsoleMode, Vtl2Base};
+use openvmm_defs::{SerialBackend, UefiConsoleMode, Vtl2Base};
 use std::path::PathBuf;
 
 /// Boots a guest from an IGVM file, Microsoft's UEFI or a Linux kernel.
@@ -150,8 +152,9 @@ pub(crate) struct MachineArgs {
     /// Number of virtual processors.
     #[arg(short, long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) processors: u32,
-    /// How the guest is isolated from the host.
-    #[arg(long, value_name = "KIND", default_value = "none")]
+    /// How the guest is isolated from the host: none, sev, sev-es or snp, perhaps with ,policy=N
+    /// ,cbitpos=N ,reduced-phys-bits=N and for snp ,host-data=HEX.
+    #[arg(long, value_name = "KIND[,KEY=VALUE]", default_value = "none", value_parser = isolation::parse)]
     pub(crate) isolation: IsolationArg,
     /// What runs the guest.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = backends::names())]
@@ -162,32 +165,6 @@ pub(crate) struct MachineArgs {
     /// Time, entropy and input that depend on SEED only.
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
     pub(crate) deterministic: Option<u64>,
-}
-
-/// `--isolation`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum IsolationArg {
-    None,
-    Vbs,
-    Snp,
-    Tdx,
-    Sev,
-    SevEs,
-    Cca,
-}
-
-impl From<IsolationArg> for IsolationRequest {
-    fn from(isolation: IsolationArg) -> Self {
-        match isolation {
-            IsolationArg::None => Self::None,
-            IsolationArg::Vbs => Self::Vbs,
-            IsolationArg::Snp => Self::Snp,
-            IsolationArg::Tdx => Self::Tdx,
-            IsolationArg::Sev => Self::Sev,
-            IsolationArg::SevEs => Self::SevEs,
-            IsolationArg::Cca => Self::Cca,
-        }
-    }
 }
 
 /// Disks and other devices.

@@ -9,13 +9,13 @@ mod conflicts;
 mod devices;
 
 use crate::cli::{
-    Cli, IgvmArg, IgvmType, Personality, RunArgs, SerialArgs, TraceFilter, TraceKind, UefiArgs,
+    Cli, IgvmArg, IgvmType, Personality, RunArgs, SerialArgs, SevSettings, TraceFilter, TraceKind, UefiArgs,
 };
 use openvmm_core::TraceOptions;
 use openvmm_core::entropy::{self, EntropySource};
 use openvmm_defs::{
-    Config, EndActions, IgvmPayload, KernelFiles, LoadMode, Machine, SerialBackend, UefiConsoleMode,
-    UefiSettings, Vtl2Base,
+    Config, EndActions, IgvmPayload, IsolationRequest, KernelFiles, LoadMode, Machine, SerialBackend,
+    UefiConsoleMode, UefiSettings, Vtl2Base,
 };
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -35,6 +35,8 @@ pub(crate) struct Launch {
     pub(crate) entropy: EntropySource,
     /// `--hypervisor`.
     pub(crate) hypervisor: String,
+    /// `--isolation`.
+    pub(crate) isolated: Option<Isolated>,
     /// `--dry-run`.
     pub(crate) dry_run: bool,
     /// `--report`.
@@ -43,6 +45,15 @@ pub(crate) struct Launch {
     pub(crate) gdb: Option<u16>,
     /// `--trace`.
     pub(crate) trace: Option<TraceOptions>,
+}
+
+/// An isolated launch.
+#[derive(Debug)]
+pub(crate) struct Isolated {
+    /// The platform; one that is launched.
+    pub(crate) kind: IsolationRequest,
+    /// Its settings.
+    pub(crate) sev: SevSettings,
 }
 
 /// The trace that the filters ask for; each kind's last filter counts.
@@ -111,7 +122,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         load,
         memory: cli.machine.memory,
         processors: cli.machine.processors,
-        isolation: cli.machine.isolation.into(),
+        isolation: cli.machine.isolation.kind,
         com,
         pci: devices::pci(cli.devices).map_err(UsageError)?,
         vars: cli.boot.vars,
@@ -124,6 +135,10 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         config,
         entropy,
         hypervisor: cli.machine.hypervisor,
+        isolated: (cli.machine.isolation.kind != IsolationRequest::None).then_some(Isolated {
+            kind: cli.machine.isolation.kind,
+            sev: cli.machine.isolation.sev,
+        }),
         dry_run: cli.run.dry_run,
         report: cli.run.report,
         gdb: cli.run.gdb,

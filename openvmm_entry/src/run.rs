@@ -10,7 +10,7 @@ use crate::terminal::RawTerminal;
 use anyhow::Context;
 use openvmm_core::layout::HostLimits;
 use openvmm_core::rpc::{self, VerbError};
-use openvmm_core::{VmOptions, dry_run, spawn};
+use openvmm_core::{IsolatedOptions, VmOptions, dry_run, launch_isolated, spawn};
 use openvmm_defs::SerialBackend;
 
 /// Carries out `launch`; the result is the exit code.
@@ -19,6 +19,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
         config,
         entropy,
         hypervisor,
+        isolated,
         dry_run: dry,
         report,
         gdb: gdb_port,
@@ -29,6 +30,17 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
             "{}",
             dry_run(&config, HostLimits::ASSUMED, entropy, report.as_deref())?
         );
+        return Ok(0);
+    }
+    if let Some(isolated) = isolated {
+        let hypervisor = backends::isolating(&isolated)?;
+        let launched = launch_isolated(IsolatedOptions {
+            config,
+            hypervisor,
+            entropy,
+            report,
+        })?;
+        print!("{launched}");
         return Ok(0);
     }
     let hypervisor = backends::choose(&hypervisor, config.deterministic.is_some())?;

@@ -2,8 +2,8 @@
 //! Every pair of options that does not go together, one line each: when it applies, and the message,
 //! which says the way out. The first that applies is reported.
 
-use crate::cli::{Cli, IgvmType, IsolationArg};
-use openvmm_defs::Vtl2Base;
+use crate::cli::{Cli, IgvmType, isolation};
+use openvmm_defs::{IsolationRequest, Vtl2Base};
 
 /// When a rule applies, and what to say then.
 type Rule = (fn(&Cli) -> bool, &'static str);
@@ -157,8 +157,17 @@ fn uefi_switches(cli: &Cli) -> Result<(), String> {
     if cli.boot.uefi || cli.igvm_is_uefi() || cli.igvm_type() == Some(IgvmType::Auto) {
         return Ok(());
     }
+    refuse_given(&uefi_settings(cli), |name| {
+        format!(
+            "{name} is a setting of Microsoft's UEFI; boot it with --uefi or --igvm type=uefi,path=FILE, or drop {name}"
+        )
+    })
+}
+
+/// The settings of the configuration blob, and which were given.
+fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 6] {
     let args = &cli.uefi;
-    let given = [
+    [
         (args.uefi_debug, "--uefi-debug"),
         (
             args.uefi_enable_memory_protections,
@@ -168,38 +177,71 @@ fn uefi_switches(cli: &Cli) -> Result<(), String> {
         (args.disable_frontpage, "--disable-frontpage"),
         (args.default_boot_always_attempt, "--default-boot-always-attempt"),
         (args.uefi_console_mode.is_some(), "--uefi-console-mode"),
-    ];
-    match given.into_iter().find(|(given, _)| *given) {
-        None => Ok(()),
-        Some((_, name)) => Err(format!(
-            "{name} is a setting of Microsoft's UEFI; boot it with --uefi or --igvm type=uefi,path=FILE, or drop {name}"
-        )),
-    }
+    ]
 }
 
-/// A confidential request is never carried out as something weaker.
+/// A confidential request is never carried out as something weaker, and nothing that it cannot have is
+/// dropped silently.
 fn isolation(cli: &Cli) -> Result<(), String> {
-    let name = match cli.machine.isolation {
-        IsolationArg::None => return Ok(()),
-        IsolationArg::Cca => {
+    let kind = cli.machine.isolation.kind;
+    let name = isolation::name(kind);
+    match kind {
+        IsolationRequest::None => return Ok(()),
+        IsolationRequest::Sev | IsolationRequest::SevEs | IsolationRequest::Snp => {}
+        IsolationRequest::Tdx | IsolationRequest::Vbs => {
+            return Err(format!(
+                "--isolation {name} is measure only: this program does not launch such guests; igvmtool measure FILE \
+                 --platform {name} gives the launch digest"
+            ));
+        }
+        IsolationRequest::Cca => {
             return Err(
-                "--isolation cca needs an AArch64 host, and this program runs x86-64 guests; drop it".into(),
+                "--isolation cca is for AArch64 hosts and not launched by this program; igvmtool inspect and igvmtool check \
+                 read such files"
+                    .into(),
             );
         }
-        IsolationArg::Vbs => "vbs",
-        IsolationArg::Snp => "snp",
-        IsolationArg::Tdx => "tdx",
-        IsolationArg::Sev => "sev",
-        IsolationArg::SevEs => "sev-es",
-    };
-    Err(if cli.igvm_is_uefi() {
+    }
+    if cli.boot.igvm.is_none() {
+        return Err(format!(
+            "--isolation {name} needs an igvm file, whose pages, order and policy are measured; add --igvm FILE (igvmtool \
+             wrap makes one from OVMF)"
+        ));
+    }
+    if cli.igvm_type() == Some(IgvmType::OpenHcl) {
+        return Err(format!(
+            "--isolation {name} cannot be combined with type=openhcl, because vtl2 is not available on this hypervisor"
+        ));
+    }
+    refuse_given(&uefi_settings(cli), |option| {
         format!(
-            "--isolation {name} with a UEFI payload is not available yet: its configuration would have to come from \
-             the file alone; boot it without isolation, or wait for a later version"
+            "{option} is a setting of the configuration blob, which an isolated guest does not get; drop {option}"
         )
-    } else {
+    })?;
+    if cli.machine.hypervisor != "auto" {
+        return Err(format!(
+            "--isolation {name} is launched through kvm alone; drop --hypervisor"
+        ));
+    }
+    let run = &cli.run;
+    let unused = [
+        (cli.machine.deterministic.is_some(), "--deterministic"),
+        (run.gdb.is_some(), "--gdb"),
+        (run.trace.is_some(), "--trace"),
+        (run.paused, "--paused"),
+        (cli.relocates(), "--igvm-vtl2-relocation-type"),
+    ];
+    refuse_given(&unused, |option| {
         format!(
-            "--isolation {name} is not available yet; nothing weaker is used in its place; drop it to boot without isolation"
+            "{option} cannot be combined with --isolation {name}, which launches the guest at the file's addresses and does not run it yet; drop {option}"
         )
     })
+}
+
+/// Refuses the first option that was given.
+fn refuse_given(options: &[(bool, &str)], message: impl Fn(&str) -> String) -> Result<(), String> {
+    match options.iter().find(|(given, _)| *given) {
+        None => Ok(()),
+        Some((_, option)) => Err(message(option)),
+    }
 }
