@@ -200,6 +200,27 @@ fn explain(facts: &HostFacts, platform: Platform, types: i32) -> String {
     if eax & platform.cpuid_bit() == 0 {
         return format!("this AMD cpu has no {platform} (CPUID 0x8000001F EAX={eax:#x})");
     }
+    let edx = leaf.map_or(0, |leaf| leaf[3]);
+    if platform != Platform::Sev && edx <= 1 {
+        return format!(
+            "the firmware setup reserves no ASIDs for {platform} (CPUID 0x8000001F EDX={edx:#x}); set the SEV-ES ASID \
+             limit there"
+        );
+    }
+    let version = facts.kernel_version();
+    let needed = if platform == Platform::Snp {
+        (6, 11)
+    } else {
+        (6, 10)
+    };
+    let too_old = format!(
+        "kernel {} has no {platform} VMs (SEV and SEV-ES need 6.10, SEV-SNP 6.11)",
+        facts.kernel
+    );
+    // Such kernels may not know the flag either.
+    if platform == Platform::Snp && version < needed {
+        return too_old;
+    }
     let flag = platform.flag();
     if facts
         .flags
@@ -217,23 +238,10 @@ fn explain(facts: &HostFacts, platform: Platform, types: i32) -> String {
              kernel log for why it turned it off"
         );
     }
-    let version = facts.kernel_version();
-    let needed = if platform == Platform::Snp {
-        (6, 11)
-    } else {
-        (6, 10)
-    };
     if version < needed {
-        return format!(
-            "kernel {} has no {platform} VMs (SEV and SEV-ES need 6.10, SEV-SNP 6.11)",
-            facts.kernel
-        );
+        return too_old;
     }
-    let edx = leaf.map_or(0, |leaf| leaf[3]);
     let cause = match platform {
-        Platform::SevEs if edx <= 1 => {
-            "; the firmware setup reserves no ASIDs for it (CPUID 0x8000001F EDX=1)"
-        }
         Platform::SevEs if types >> (VmType::Snp as u32) & 1 != 0 => {
             "; ciphertext hiding has given all ASIDs of this range to SEV-SNP"
         }

@@ -8,7 +8,7 @@ use crate::launch::Launch;
 use crate::options::Options;
 use crate::platform::Platform;
 use guest_memory::GuestMemory;
-use kvm_sys::Sys;
+use kvm_sys::{RealSys, Sys};
 use launch_plan::{BoundPlan, Isolation};
 use std::sync::Arc;
 use virt::{Capabilities, IsolatingHypervisor, LaunchError, LaunchSummary};
@@ -28,6 +28,12 @@ impl std::fmt::Debug for Sev {
 }
 
 impl Sev {
+    /// Opens this machine.
+    pub fn here(platform: Platform, options: Options) -> Result<Self, Unsupported> {
+        let sys: Arc<dyn Sys> = Arc::new(RealSys);
+        Self::open(&sys, &HostFacts::read(), platform, options)
+    }
+
     /// Opens the host that `sys` and `facts` are of; the error says what is missing.
     pub fn open(
         sys: &Arc<dyn Sys>,

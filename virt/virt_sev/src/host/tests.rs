@@ -68,7 +68,10 @@ fn each_host_has_its_own_line() {
              kernel log for why it turned it off",
         ),
         (
-            with(&|f| f.kernel = "6.9.4".into()),
+            with(&|f| {
+                f.kernel = "6.9.4".into();
+                f.flags = Some(vec!["sme".into(), "sev".into()]);
+            }),
             Platform::Snp,
             1,
             "kernel 6.9.4 has no SEV-SNP VMs (SEV and SEV-ES need 6.10, SEV-SNP 6.11)",
@@ -77,8 +80,7 @@ fn each_host_has_its_own_line() {
             with(&|f| f.leaf[3] = 1),
             Platform::SevEs,
             5,
-            "kvm reports no SEV-ES VMs (types 0x5); the firmware setup reserves no ASIDs for it (CPUID 0x8000001F \
-             EDX=1); see the kernel log (search SEV) for \"unusable\" or \"disabled\"",
+            "the firmware setup reserves no ASIDs for SEV-ES (CPUID 0x8000001F EDX=0x1); set the SEV-ES ASID limit there",
         ),
         (
             with(&|_| {}),
