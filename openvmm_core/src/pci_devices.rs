@@ -5,6 +5,7 @@
 //! devices do their work on the VP that asks for it, so that it is finished at that instruction.
 //! Not here: what the devices do (`virtio`), where windows are (`layout`).
 
+use crate::entropy::EntropySource;
 use anyhow::Context;
 use block::{Disk, DiskOptions};
 use chipset::machine::{Composition, RootComplex};
@@ -12,7 +13,8 @@ use guest_memory::DmaMemory;
 use openvmm_defs::{Config, DiskConfig, DiskFormat, MemoryLayout, PciDeviceConfig, PciDeviceKind};
 use pci::{Bdf, PciRoot};
 use std::sync::{Arc, Mutex};
-use virtio::{Blk, VirtioDevice, VirtioPci, Wiring};
+use tap::Tap;
+use virtio::{Blk, Net, Rng, VirtioDevice, VirtioPci, Vsock, Wiring};
 
 /// A bus that devices go on.
 enum Bus {
@@ -36,7 +38,7 @@ pub(crate) fn add(
         None => Bus::Complexes(root_complexes(composition, config, layout)?),
     };
     for device in &config.pci.devices {
-        let bdf = add_device(composition, &bus, device, ram, config.deterministic.is_none())
+        let bdf = add_device(composition, &bus, device, ram, config.deterministic)
             .with_context(|| device.name.clone())?;
         boot_order.extend(boot_path(device, bdf));
     }
@@ -52,6 +54,7 @@ pub(crate) fn add(
 fn boot_path(device: &PciDeviceConfig, bdf: Bdf) -> Option<String> {
     match device.kind {
         PciDeviceKind::VirtioBlk(_) => Some(format!("/pci@i0cf8/scsi@{:x}/disk@0,0", bdf.device())),
+        PciDeviceKind::VirtioNet(_) | PciDeviceKind::VirtioRng | PciDeviceKind::VirtioVsock(_) => None,
     }
 }
 
@@ -121,17 +124,23 @@ fn add_device(
     bus: &Bus,
     device: &PciDeviceConfig,
     ram: &DmaMemory,
-    threads: bool,
+    deterministic: Option<u64>,
 ) -> anyhow::Result<Bdf> {
     let place = bus.place(device.root_complex.as_deref())?;
     let virtio: Box<dyn VirtioDevice> = match &device.kind {
         PciDeviceKind::VirtioBlk(disk) => Box::new(Blk::new(open(disk)?)),
+        PciDeviceKind::VirtioNet(net) => Box::new(Net::new(Tap::open(&net.interface)?, net.mac)),
+        PciDeviceKind::VirtioRng => Box::new(rng(deterministic)),
+        PciDeviceKind::VirtioVsock(vsock) => Box::new(
+            Vsock::listen(vsock.guest_cid.into(), &vsock.path)
+                .with_context(|| vsock.path.display().to_string())?,
+        ),
     };
     let wiring = Wiring {
         ram: ram.clone(),
         msi: composition.msi_target(),
         line: place.line,
-        threads,
+        threads: deterministic.is_none(),
     };
     let function = VirtioPci::new(&device.name, virtio, wiring)?;
     let bar = function.bar();
@@ -140,6 +149,15 @@ fn add_device(
     composition.connect_bar(&device.name, &function, 0, bar)?;
     tracing::info!("{} is PCI function {}", device.name, place.bdf);
     Ok(place.bdf)
+}
+
+/// Random bytes of their own: what the guest draws does not change what the host draws.
+fn rng(seed: Option<u64>) -> Rng {
+    const STREAM: u64 = 0x7669_7274_696F_0004;
+    let mut source = EntropySource::new(seed.map(|seed| seed ^ STREAM));
+    Rng::new(Box::new(move |bytes| {
+        source.fill(bytes).map_err(|error| error.to_string())
+    }))
 }
 
 fn open(disk: &DiskConfig) -> anyhow::Result<Arc<Disk>> {

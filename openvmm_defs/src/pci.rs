@@ -65,6 +65,30 @@ pub struct PciDeviceConfig {
 pub enum PciDeviceKind {
     /// virtio-blk.
     VirtioBlk(DiskConfig),
+    /// virtio-net on a tap interface.
+    VirtioNet(TapConfig),
+    /// virtio-rng.
+    VirtioRng,
+    /// virtio-vsock.
+    VirtioVsock(VsockConfig),
+}
+
+/// A tap interface and the guest's address on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TapConfig {
+    /// The interface.
+    pub interface: String,
+    /// The guest's Ethernet address.
+    pub mac: [u8; 6],
+}
+
+/// A socket device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VsockConfig {
+    /// The guest's context id, 3 or more.
+    pub guest_cid: u32,
+    /// Where programs of the host connect; the sockets of ports that the guest calls are beside it.
+    pub path: PathBuf,
 }
 
 /// A disk image.

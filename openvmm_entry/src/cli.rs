@@ -13,6 +13,7 @@
 mod disk;
 mod end_action;
 mod igvm;
+mod net;
 pub(crate) mod isolation;
 mod refused;
 mod relocation;
@@ -22,6 +23,7 @@ mod trace;
 
 pub(crate) use disk::DiskArg;
 pub(crate) use end_action::EndActionArg;
+pub(crate) use net::NetArg;
 pub(crate) use igvm::{IgvmArg, IgvmType};
 pub(crate) use isolation::{IsolationArg, SevSettings};
 pub(crate) use refused::RefusedArgs;
@@ -29,7 +31,7 @@ pub(crate) use trace::{TraceFilter, TraceKind};
 
 use crate::backends;
 use clap::{Args, Parser, ValueEnum};
-use openvmm_defs::{SerialBackend, UefiConsoleMode, Vtl2Base};
+use openvmm_defs::{SerialBackend, UefiConsoleMode, VsockConfig, Vtl2Base};
 use std::path::PathBuf;
 
 /// Boots a guest from an IGVM file, Microsoft's UEFI or a Linux kernel.
@@ -176,6 +178,18 @@ pub(crate) struct DeviceArgs {
     /// The same as --disk, whatever other controllers there are.
     #[arg(long, value_name = "SPEC", value_parser = disk::parse)]
     pub(crate) virtio_blk: Vec<DiskArg>,
+    /// Network interface: tap:NAME, or none.
+    #[arg(long, value_name = "BACKEND", value_parser = net::parse)]
+    pub(crate) net: Vec<NetArg>,
+    /// The same as --net, always as virtio-net.
+    #[arg(long, value_name = "BACKEND", value_parser = net::parse)]
+    pub(crate) virtio_net: Vec<NetArg>,
+    /// Entropy device.
+    #[arg(long)]
+    pub(crate) virtio_rng: bool,
+    /// Sockets to and from the guest: PATH[,cid=N]; programs connect to PATH, and the guest to PATH_PORT.
+    #[arg(long, value_name = "SPEC", value_parser = net::parse_vsock)]
+    pub(crate) virtio_vsock: Option<VsockConfig>,
 }
 
 /// Serial ports.

@@ -124,7 +124,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         processors: cli.machine.processors,
         isolation: cli.machine.isolation.kind,
         com,
-        pci: devices::pci(cli.devices).map_err(UsageError)?,
+        pci: devices::pci(cli.devices, cli.machine.deterministic.is_some()).map_err(UsageError)?,
         vars: cli.boot.vars,
         on: end_actions(&cli.run),
         bios_guid: bios_guid(&mut entropy)?,

@@ -9,19 +9,27 @@
 #![forbid(unsafe_code)]
 
 mod blk;
+mod console;
 mod core;
 mod device;
 mod interrupts;
+mod net;
 mod pci;
 mod pieces;
 mod queue;
+mod rng;
+mod vsock;
 mod worker;
 
 pub use blk::Blk;
+pub use console::{Console, ConsoleIo};
 pub use device::{Progress, VirtioDevice, Watch};
-pub use pci::{VirtioBar, VirtioPci, Wiring};
+pub use net::Net;
+pub use pci::{VirtioBar, VirtioPci, Waker, Wiring};
 pub use pieces::Pieces;
 pub use queue::{Chain, QueueError, VirtQueue};
+pub use rng::{RandomSource, Rng};
+pub use vsock::Vsock;
 
 use std::sync::{Mutex, MutexGuard};
 

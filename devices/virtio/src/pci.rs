@@ -62,6 +62,17 @@ pub struct VirtioPci {
     _worker: Option<Worker>,
 }
 
+/// Makes a device look at what waits for it at the host.
+#[derive(Clone)]
+pub struct Waker(Arc<Shared>);
+
+impl Waker {
+    /// Lets the device work, on its thread if it has one.
+    pub fn wake(&self) {
+        self.0.notify();
+    }
+}
+
 /// What answers in the BAR.
 pub struct VirtioBar {
     shared: Arc<Shared>,
@@ -113,6 +124,11 @@ impl VirtioPci {
     /// What answers in BAR 0.
     pub fn bar(&self) -> Arc<Mutex<VirtioBar>> {
         self.bar.clone()
+    }
+
+    /// For whoever brings something to the device from outside.
+    pub fn waker(&self) -> Waker {
+        Waker(self.shared.clone())
     }
 
     fn interrupts_changed(&self) {

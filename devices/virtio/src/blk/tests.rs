@@ -20,7 +20,12 @@ impl Bench {
         let path = folder.path().join("disk");
         let bytes: Vec<u8> = (0..1u32 << 16).map(|n| (n / 512) as u8).collect();
         std::fs::write(&path, bytes).unwrap();
-        let disk = Disk::open(&DiskOptions { path, read_only }).unwrap();
+        let disk = Disk::open(&DiskOptions {
+            path,
+            read_only,
+            format: None,
+        })
+        .unwrap();
         let mut driver = Driver::new(threads, |_| Box::new(Blk::new(disk)));
         driver.start(VERSION_1 | FLUSH | DISCARD | WRITE_ZEROES | READ_ONLY, 1);
         Self { folder, driver }
