@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: MIT
+//! The bus: connections, offers, and channels from open to close.
+//!
+//! Always true: nothing is answered before a version was agreed on, except the attempt to agree; every
+//! request that has an answer gets one. The order of locks is bus, then `hyperv`.
+
+use crate::channel::{ChannelDevice, OpenChannel};
+use crate::gpadl::{Finished, Gpadls};
+use crate::protocol::{self, MESSAGE_CONNECTIONS, MESSAGE_KIND, MESSAGE_SINT, Request, Version};
+use crate::ring::{RingError, Rings};
+use chipset_device::{Clock, Device, TimerClient, TimerHandle, TimerQueue};
+use guest_memory::DmaMemory;
+use hyperv::{EventPort, HyperV, Message, MessagePort, tlfs::HvStatus};
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Event connections begin here, so that they do not meet those of messages.
+const FIRST_EVENT_CONNECTION: u32 = 0x1_0000;
+/// Messages to a guest that does not take them, after which its own are refused until it does.
+const MOST_MESSAGES: usize = 512;
+/// Status of a request that failed (STATUS_UNSUCCESSFUL).
+const FAILED: u32 = 0xC000_0001;
+
+struct Channel {
+    device: Box<dyn ChannelDevice>,
+    open: Option<OpenChannel>,
+    target_vp: u32,
+    timer: TimerHandle,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Connection {
+    version: Version,
+    target_vp: u32,
+    sint: usize,
+}
+
+struct State {
+    channels: Vec<Channel>,
+    connection: Option<Connection>,
+    gpadls: Gpadls,
+}
+
+/// The bus of one partition.
+pub struct VmBus {
+    hv: Arc<HyperV>,
+    memory: DmaMemory,
+    clock: Arc<Clock>,
+    state: Mutex<State>,
+}
+
+struct Contact(Weak<VmBus>, u32);
+struct Event(Weak<VmBus>, usize);
+
+impl VmBus {
+    /// A bus with `devices`, offered in this order.
+    pub fn new(
+        hv: Arc<HyperV>,
+        memory: DmaMemory,
+        (clock, timers): (Arc<Clock>, &Arc<TimerQueue>),
+        devices: Vec<Box<dyn ChannelDevice>>,
+    ) -> Arc<Self> {
+        let channels: Vec<_> = (0..)
+            .zip(devices)
+            .map(|(index, device)| Channel {
+                device,
+                open: None,
+                target_vp: 0,
+                timer: timers.timer(index),
+            })
+            .collect();
+        let handles: Vec<_> = channels.iter().map(|channel| channel.timer.clone()).collect();
+        let bus = Arc::new(Self {
+            hv,
+            memory,
+            clock,
+            state: Mutex::new(State {
+                channels,
+                connection: None,
+                gpadls: Gpadls::default(),
+            }),
+        });
+        let client: Weak<dyn TimerClient> = Arc::downgrade(&(bus.clone() as Arc<dyn TimerClient>));
+        handles.iter().for_each(|handle| handle.connect(client.clone()));
+        for connection in MESSAGE_CONNECTIONS {
+            let port = Contact(Arc::downgrade(&bus), connection);
+            bus.hv.connect_messages(connection, Some(Arc::new(port)));
+        }
+        for index in 0..bus.lock().channels.len() {
+            let port = Event(Arc::downgrade(&bus), index);
+            bus.hv
+                .connect_events(event_connection(index), Some(Arc::new(port)));
+        }
+        bus
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post(&self, connection: Connection, bytes: Vec<u8>) {
+        if let Some(message) = Message::new(MESSAGE_KIND, bytes) {
+            self.hv
+                .post_message(connection.target_vp, connection.sint, message);
+        }
+    }
+
+    fn handle(&self, port: u32, bytes: &[u8]) -> HvStatus {
+        let mut state = self.lock();
+        if let Some(connection) = state.connection
+            && self.hv.messages_waiting(connection.target_vp, connection.sint) > MOST_MESSAGES
+        {
+            return HvStatus::InsufficientBuffers;
+        }
+        match Request::parse(bytes) {
+            Ok(request) => {
+                self.answer(&mut state, port, request);
+                HvStatus::Success
+            }
+            Err(error) => {
+                tracing::warn!("vmbus: {error}");
+                HvStatus::InvalidParameter
+            }
+        }
+    }
+
+    fn answer(&self, state: &mut State, port: u32, request: Request) {
+        if let Request::InitiateContact {
+            version,
+            target_vp,
+            sint,
+            vtl,
+        } = request
+        {
+            return self.contact(state, port, (version, target_vp), (sint, vtl));
+        }
+        let Some(connection) = state.connection else {
+            if request == Request::Unload {
+                self.post(UNCONNECTED, protocol::unload_complete());
+            }
+            return;
+        };
+        match request {
+            Request::InitiateContact { .. } => {}
+            Request::RequestOffers => {
+                for (index, channel) in state.channels.iter().enumerate() {
+                    let offer = channel.device.offer();
+                    let bytes = protocol::offer(&offer, relid(index), event_connection(index));
+                    self.post(connection, bytes);
+                }
+                self.post(connection, protocol::all_offers_delivered());
+            }
+            Request::Open {
+                channel,
+                open_id,
+                gpadl,
+                target_vp,
+                downstream_page,
+            } => {
+                let opened = self.open(state, (channel, target_vp), (gpadl, downstream_page));
+                let status = if opened { 0 } else { FAILED };
+                self.post(connection, protocol::open_result(channel, open_id, status));
+                if opened {
+                    self.with_open(state, index_of(channel), |device, open| {
+                        device.opened(open)?;
+                        open.work(device)
+                    });
+                    self.arm(state, index_of(channel));
+                }
+            }
+            Request::Close { channel } => close(state.channels.get_mut(index_of(channel))),
+            Request::GpadlHeader {
+                channel,
+                gpadl,
+                ranges,
+                words,
+                first,
+            } => {
+                let ended = state
+                    .gpadls
+                    .begin((channel, gpadl), (ranges, words), first, &self.memory);
+                self.gpadl_ended(state, connection, gpadl, ended);
+            }
+            Request::GpadlBody { gpadl, more } => {
+                let ended = state.gpadls.go_on(gpadl, &more, &self.memory);
+                self.gpadl_ended(state, connection, gpadl, ended);
+            }
+            Request::GpadlTeardown { channel, gpadl } => {
+                state.gpadls.remove(gpadl);
+                if let Some(open) = state
+                    .channels
+                    .get_mut(index_of(channel))
+                    .and_then(|c| c.open.as_mut())
+                {
+                    open.remove_list(gpadl);
+                }
+                self.post(connection, protocol::gpadl_torndown(gpadl));
+            }
+            Request::ModifyChannel { channel, target_vp } => {
+                let found = state.channels.get_mut(index_of(channel));
+                let status = if found.is_some() { 0 } else { FAILED };
+                if let Some(found) = found {
+                    found.target_vp = target_vp;
+                }
+                if connection.version >= Version::V5_3 {
+                    self.post(connection, protocol::modify_channel_response(channel, status));
+                }
+            }
+            Request::Unload => {
+                disconnect(state);
+                self.post(connection, protocol::unload_complete());
+            }
+            // Nothing is ever taken back, and there are no sockets.
+            Request::RelidReleased { .. } | Request::TlConnect => {}
+        }
+    }
+
+    fn contact(
+        &self,
+        state: &mut State,
+        port: u32,
+        (version, target_vp): (Version, u32),
+        (sint, vtl): (u8, u8),
+    ) {
+        disconnect(state);
+        let named = version >= Version::V5_0 && sint != 0;
+        let connection = Connection {
+            version,
+            target_vp,
+            sint: usize::from(if named { sint } else { MESSAGE_SINT }),
+        };
+        let accepted = version.is_supported() && (version < Version::V5_0 || vtl == 0);
+        tracing::debug!(%version, accepted, "vmbus: contact");
+        if accepted {
+            state.connection = Some(connection);
+        }
+        self.post(connection, protocol::version_response(version, accepted, port));
+    }
+
+    fn gpadl_ended(&self, state: &mut State, connection: Connection, gpadl: u32, ended: Option<Finished>) {
+        let Some((channel, outcome)) = ended else { return };
+        if let Err(error) = &outcome {
+            tracing::warn!("vmbus: channel {channel}: {error}");
+        }
+        let status = if outcome.is_ok() { 0 } else { FAILED };
+        let pages = state.gpadls.get(channel, gpadl).cloned();
+        if let (Some(pages), Some(open)) = (
+            pages,
+            state
+                .channels
+                .get_mut(index_of(channel))
+                .and_then(|c| c.open.as_mut()),
+        ) {
+            open.add_list(gpadl, pages);
+        }
+        self.post(connection, protocol::gpadl_created(channel, gpadl, status));
+    }
+
+    fn open(
+        &self,
+        state: &mut State,
+        (number, target_vp): (u32, u32),
+        (gpadl, downstream): (u32, u32),
+    ) -> bool {
+        let Some(channel) = state
+            .channels
+            .get_mut(index_of(number))
+            .filter(|c| c.open.is_none())
+        else {
+            return false;
+        };
+        let rings = state
+            .gpadls
+            .get(number, gpadl)
+            .and_then(|pages| Rings::new(self.memory.clone(), pages, downstream));
+        let Some(rings) = rings else { return false };
+        channel.open = Some(OpenChannel::new(rings));
+        channel.target_vp = target_vp;
+        true
+    }
+
+    /// Lets a channel's device work.
+    fn run(&self, state: &mut State, index: usize) {
+        self.with_open(state, index, |device, open| open.work(device));
+    }
+
+    /// Asks the guest to power off through its shutdown component; `false` when it has none that is ready.
+    pub fn request_shutdown(&self) -> bool {
+        let mut state = self.lock();
+        (0..state.channels.len()).any(|index| {
+            self.with_open(&mut state, index, |device, open| device.request_shutdown(open))
+                .unwrap_or(false)
+        })
+    }
+
+    /// Runs `act` on an open channel, tells the guest what that sent, and closes a channel that it broke.
+    fn with_open<R>(
+        &self,
+        state: &mut State,
+        index: usize,
+        act: impl FnOnce(&mut dyn ChannelDevice, &mut OpenChannel) -> Result<R, RingError>,
+    ) -> Option<R> {
+        let connection = state.connection?;
+        let channel = state.channels.get_mut(index)?;
+        let open = channel.open.as_mut()?;
+        let outcome = act(&mut *channel.device, open);
+        if open.take_signal() {
+            self.hv
+                .signal_event(channel.target_vp, connection.sint, relid(index) as u16);
+        }
+        if let Err(error) = &outcome {
+            tracing::error!("vmbus: channel {} is closed: {error}", relid(index));
+            close(Some(channel));
+        }
+        outcome.ok()
+    }
+
+    /// Sets the timer of a device that wants one.
+    fn arm(&self, state: &State, index: usize) {
+        if let Some(channel) = state.channels.get(index)
+            && let (Some(_), Some(period)) = (&channel.open, channel.device.period())
+        {
+            channel.timer.arm(self.clock.now() + period);
+        }
+    }
+
+    fn signalled(&self, index: usize) {
+        self.run(&mut self.lock(), index);
+    }
+}
+
+/// Where an Unload without a connection is answered.
+const UNCONNECTED: Connection = Connection {
+    version: Version::V3_0,
+    target_vp: 0,
+    sint: MESSAGE_SINT as usize,
+};
+
+/// The guest's number of a channel.
+fn relid(index: usize) -> u32 {
+    index as u32 + 1
+}
+
+fn index_of(relid: u32) -> usize {
+    relid.wrapping_sub(1) as usize
+}
+
+fn event_connection(index: usize) -> u32 {
+    FIRST_EVENT_CONNECTION + relid(index)
+}
+
+fn close(channel: Option<&mut Channel>) {
+    if let Some(channel) = channel
+        && channel.open.take().is_some()
+    {
+        channel.timer.disarm();
+        channel.device.closed();
+    }
+}
+
+fn disconnect(state: &mut State) {
+    state.channels.iter_mut().for_each(|channel| close(Some(channel)));
+    state.gpadls.clear();
+    state.connection = None;
+}
+
+impl TimerClient for VmBus {
+    fn timer_fired(&self, id: u32, now: u64) {
+        let (mut state, index) = (self.lock(), id as usize);
+        let wall = self.clock.wall();
+        self.with_open(&mut state, index, |device, open| device.tick(open, now, wall));
+        self.arm(&state, index);
+    }
+}
+
+impl MessagePort for Contact {
+    fn post(&self, kind: u32, payload: &[u8]) -> HvStatus {
+        match self.0.upgrade() {
+            Some(bus) if kind == MESSAGE_KIND => bus.handle(self.1, payload),
+            Some(_) => HvStatus::InvalidParameter,
+            None => HvStatus::InvalidConnectionId,
+        }
+    }
+}
+
+impl EventPort for Event {
+    fn signal(&self, _flag: u16) -> HvStatus {
+        match self.0.upgrade() {
+            Some(bus) => {
+                bus.signalled(self.1);
+                HvStatus::Success
+            }
+            None => HvStatus::InvalidConnectionId,
+        }
+    }
+}
+
+/// The bus for reset and inspect.
+pub struct BusPart(pub Arc<VmBus>);
+
+impl Device for BusPart {
+    fn reset(&mut self) {
+        disconnect(&mut self.0.lock());
+    }
+
+    fn inspect(&self) -> String {
+        let state = self.0.lock();
+        let mut out = match state.connection {
+            Some(c) => format!("version {} vp {} sint {}\n", c.version, c.target_vp, c.sint),
+            None => "not connected\n".to_owned(),
+        };
+        for (index, channel) in state.channels.iter().enumerate() {
+            let open = if channel.open.is_some() { "open" } else { "closed" };
+            let interface = channel.device.offer().interface;
+            let _ = writeln!(
+                out,
+                "{} {interface} {open} {}",
+                relid(index),
+                channel.device.inspect()
+            );
+        }
+        out
+    }
+}
