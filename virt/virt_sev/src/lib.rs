@@ -30,4 +30,4 @@ mod sev;
 
 pub use options::Options;
 pub use platform::Platform;
-pub use sev::Sev;
+pub use sev::{Observe, Observed, Sev};

@@ -197,7 +197,7 @@ mod tests {
         let runs = runs(&bound, 3).unwrap();
         let mut staging = Staging::new();
         let area = staging.fill(&runs[1].pages);
-        assert!(area.as_ptr() as usize % PAGE_BYTES == 0 && area.len() == 0x3000);
+        assert!((area.as_ptr() as usize).is_multiple_of(PAGE_BYTES) && area.len() == 0x3000);
         assert_eq!((area[0xFFF], area[0x1000], area[0x1001]), (0, 3, 0));
         let first = staging.fill(&runs[0].pages);
         assert_eq!(

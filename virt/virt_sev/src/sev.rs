@@ -1,20 +1,41 @@
 // SPDX-License-Identifier: MIT
 //! The backend: a host that can launch one platform.
 
-use crate::decide::{Refused, decide};
+use crate::decide::{Decision, Refused, decide};
 use crate::facts::HostFacts;
 use crate::host::{self, Host, Unsupported};
-use crate::launch::Launch;
+use crate::launch::{Launch, LaunchedVm};
 use crate::options::Options;
 use crate::platform::Platform;
 use guest_memory::GuestMemory;
-use kvm_sys::{RealSys, Sys};
+use kvm_sys::{Fd, RealSys, Sys};
 use launch_plan::{BoundPlan, Isolation};
 use std::sync::Arc;
-use virt::{Capabilities, IsolatingHypervisor, LaunchError, LaunchSummary};
+use virt::{Capabilities, IsolatingHypervisor, LaunchError, LaunchSummary, LaunchedRange};
+
+/// What a model knows of a VM that was launched on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The launch digest that its firmware holds.
+    pub digest: Vec<u8>,
+    /// The final states of its pages.
+    pub memory: Vec<LaunchedRange>,
+    /// What else there is to say.
+    pub notes: Vec<String>,
+}
+
+/// Looks at a VM, by its descriptor, at the end of its launch.
+pub type Observe = Box<dyn Fn(Fd) -> Observed + Send + Sync>;
+
+/// A model instead of a host.
+struct Model {
+    name: String,
+    observe: Observe,
+}
 
 /// A host that can launch one platform.
 pub struct Sev {
+    model: Option<Model>,
     host: Host,
     platform: Platform,
     options: Options,
@@ -47,11 +68,52 @@ impl Sev {
             Platform::SevEs | Platform::Snp => least_sev.saturating_sub(1),
         };
         Ok(Self {
+            model: None,
             host: host::open(sys, facts, platform)?,
             platform,
             options,
             asids,
         })
+    }
+}
+
+impl Sev {
+    /// Says that the host is the model `name`, which can be looked into.
+    #[must_use]
+    pub fn on_model(mut self, name: impl Into<String>, observe: Observe) -> Self {
+        let name = name.into();
+        self.model = Some(Model { name, observe });
+        self
+    }
+
+    /// What a launched VM is, in words and numbers.
+    fn summary(&self, decision: Decision<'_>, launched: &LaunchedVm) -> LaunchSummary {
+        let platform = self.platform;
+        let mut summary = LaunchSummary {
+            by: format!("kvm as a {platform} guest of {} processors", launched.vcpus.len()),
+            digest: decision.digest,
+            platform_digest: None,
+            policy: decision.policy,
+            notes: decision.notes,
+            memory: Vec::new(),
+            stopped: format!(
+                "the guest is launched and does not run: this program does not run {platform} guests on hardware yet"
+            ),
+        };
+        summary.notes.extend_from_slice(&launched.notes);
+        if let Some(model) = &self.model {
+            let observed = (model.observe)(launched.vm.handle().fd());
+            summary.by = format!(
+                "a model of {}, as a {platform} guest of {} processors",
+                model.name,
+                launched.vcpus.len()
+            );
+            summary.platform_digest = Some(observed.digest);
+            summary.notes.extend(observed.notes);
+            summary.memory = observed.memory;
+            summary.stopped = "the guest is launched and does not run: a model has no processor".into();
+        }
+        summary
     }
 }
 
@@ -93,17 +155,6 @@ impl IsolatingHypervisor for Sev {
             asids: self.asids,
         };
         let launched = launch.run().map_err(refused)?;
-        let notes = decision.notes.into_iter().chain(launched.notes);
-        Ok(LaunchSummary {
-            by: format!("kvm as a {platform} guest"),
-            digest: decision.digest,
-            platform_digest: None,
-            policy: decision.policy,
-            notes: notes.collect(),
-            memory: Vec::new(),
-            stopped: format!(
-                "the guest is launched and does not run: this program does not run {platform} guests on hardware yet"
-            ),
-        })
+        Ok(self.summary(decision, &launched))
     }
 }
