@@ -11,8 +11,10 @@ use crate::code_map::CodeMap;
 use crate::core::{CS, Core, Fault, Fpu, RIP, Stop, Why, key};
 use crate::exception::Source;
 use crate::mem::{Access, Generation};
+use crate::ops::control::INT1;
 use crate::translate::{Request, mark_code, translate};
 use crate::uop::Uop;
+use crate::walk::is_canonical;
 use std::collections::HashSet;
 use x86defs::cpuid::CpuidEntry;
 use x86defs::{X86State, rflags, vector};
@@ -395,14 +397,32 @@ impl Cpu {
         c.icount += idx;
         c.cur_idx = 0;
         match c.why {
-            Why::Fault(fault) => {
+            Why::Fault(mut fault) => {
                 c.gpr[RIP] = here;
+                if at.is_some_and(Uop::is_stack_operand) {
+                    c.stack_failed(Stop);
+                    if let Why::Fault(stack) = c.why {
+                        fault = stack;
+                    }
+                }
+                if !is_canonical(c.fault_la) {
+                    // Said; the next fault is another one.
+                    c.fault_la = 0;
+                }
                 self.raise(bus, fault, Source::Fault)
             }
             Why::Interrupt(v) => {
                 c.gpr[RIP] = start.wrapping_add(next) & c.lin_mask;
-                if self.core.deliver(bus, v, None, Source::Software).is_ok() {
+                // INT1 is a trap of the processor's: no privilege is needed for its gate.
+                let source = if at.is_some_and(|u| u.imm == INT1) {
+                    Source::Trap
+                } else {
+                    Source::Software
+                };
+                if self.core.deliver(bus, v, None, source).is_ok() {
                     self.core.icount += 1;
+                    // TF is clear by now: the instruction does not end in a single-step trap.
+                    self.core.trap_shadow_at = self.core.icount;
                     return None;
                 }
                 // The fault is the instruction's own.

@@ -7,6 +7,7 @@
 use crate::bus::Bus;
 use crate::core::{CS, Core, DS, ES, FS, Flow, GS, RIP, SS, Stop};
 use crate::segment::{Descriptor, null_stack, selector_error};
+use crate::walk::is_canonical;
 use x86defs::{SegmentAttributes as A, SegmentRegister, efer, rflags, vector};
 
 impl Core {
@@ -80,7 +81,7 @@ impl Core {
         } else {
             t.dpl() == self.cpl
         };
-        if !t.is_code() || !allowed {
+        if !t.is_code() || !allowed || self.is_not_for_gates(&t) {
             return self.gp(selector_error(target));
         }
         if !t.is_present() {
@@ -89,9 +90,17 @@ impl Core {
         Ok((t.register(target & !3 | u16::from(self.cpl)), gate_offset(d)))
     }
 
+    /// In long mode a gate leads to 64-bit code only.
+    fn is_not_for_gates(&self, code: &Descriptor) -> bool {
+        let a = code.attributes();
+        self.is_long() && (!a.has(A::L) || a.has(A::DB))
+    }
+
     fn check_call_gate(&mut self, d: &Descriptor, selector: u16) -> Flow {
         let known = d.kind() == 0xC || (d.kind() == 4 && !self.is_long());
-        if !known {
+        // The type of a long gate's upper half is zero (APM2 figure 4-23).
+        let whole = !self.is_long() || d.upper >> 40 & 0x1F == 0;
+        if !known || !whole {
             if matches!(d.kind(), 1 | 3 | 5 | 9 | 0xB) && !self.is_long() {
                 tracing::warn!(selector, "hardware task switch is not supported");
             }
@@ -160,11 +169,14 @@ impl Core {
         };
         let target = d.gate_selector();
         let t = self.descriptor(bus, target, vector::GP)?;
-        if !t.is_code() || t.dpl() > self.cpl {
+        if !t.is_code() || t.dpl() > self.cpl || self.is_not_for_gates(&t) {
             return self.gp(selector_error(target));
         }
         if !t.is_present() {
             return self.fault(vector::NP, selector_error(target));
+        }
+        if self.is_long() && !is_canonical(gate_offset(d)) {
+            return self.gp(0);
         }
         let old_sp = self.gpr[4];
         let cpl = if t.is_conforming() { self.cpl } else { t.dpl() };
@@ -485,8 +497,18 @@ impl Core {
         Ok(())
     }
 
+    /// AMD's processors know SYSENTER and SYSEXIT in legacy mode only (APM3, SYSENTER).
+    fn has_sysenter(&self) -> bool {
+        const AMD: u32 = u32::from_le_bytes(*b"Auth");
+        let vendor = x86defs::cpuid::find(&self.cpuid, 0, 0);
+        !self.is_long() || vendor.is_none_or(|leaf| leaf.ebx != AMD)
+    }
+
     /// SYSENTER.
     pub(crate) fn sysenter(&mut self) -> Flow {
+        if !self.has_sysenter() {
+            return self.ud();
+        }
         let (cs, esp, eip) = self.msrs.sysenter;
         if !self.is_protected() || cs & 0xFFFC == 0 {
             return self.gp(0);
@@ -503,6 +525,9 @@ impl Core {
 
     /// SYSEXIT with an operand size of 8 or 4 bytes.
     pub(crate) fn sysexit(&mut self, size: u8) -> Flow {
+        if !self.has_sysenter() {
+            return self.ud();
+        }
         let cs = self.msrs.sysenter.0;
         if !self.is_protected() || cs & 0xFFFC == 0 {
             return self.gp(0);

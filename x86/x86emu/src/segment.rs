@@ -122,7 +122,7 @@ impl Core {
             if offset + 15 > limit {
                 return self.fault(vector, selector_error(selector));
             }
-            d.upper = self.system_load(bus, la.wrapping_add(8), 8)? & 0xFFFF_FFFF;
+            d.upper = self.system_load(bus, la.wrapping_add(8), 8)?;
         }
         Ok(d)
     }

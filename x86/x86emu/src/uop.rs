@@ -62,6 +62,10 @@ impl Uop {
     pub(crate) fn next(&self) -> u64 {
         u64::from(self.at) + u64::from(self.len)
     }
+    /// Whether the memory operand is in the stack segment.
+    pub(crate) fn is_stack_operand(&self) -> bool {
+        self.is(MEM) && usize::from(self.seg & 7) == SS
+    }
     pub(crate) fn is(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }

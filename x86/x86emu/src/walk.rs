@@ -17,6 +17,17 @@ const ERROR_U: u32 = 4;
 const ERROR_RSVD: u32 = 8;
 const ERROR_I: u32 = 16;
 
+/// Whether bits 63 to 47 of an address are equal.
+pub(crate) fn is_canonical(la: u64) -> bool {
+    (la as i64) << 16 >> 16 == la as i64
+}
+
+/// Address bits below a large page's size that must be zero: from bit 13 on, as bit 12 is PAT; with 4-byte
+/// entries the higher ones extend the address, but for bit 21 (APM2 section 5.3.4, 5.2.2).
+fn reserved_address(shift: u32, wide: bool) -> u64 {
+    if wide { (1 << shift) - 0x2000 } else { 1 << 21 }
+}
+
 /// One level of a walk: index shift of the linear address, and whether a leaf may be here.
 struct Level {
     shift: u32,
@@ -29,7 +40,8 @@ impl Core {
         if self.cr0 & cr0::PG == 0 {
             return Ok(la & 0xFFFF_FFFF);
         }
-        if self.is_long() && (la as i64) << 16 >> 16 != la as i64 {
+        if self.is_long() && !is_canonical(la) {
+            self.fault_la = la;
             return self.gp(0);
         }
         loop {
@@ -142,6 +154,9 @@ impl Core {
             let last = level.shift == 12;
             let large = !last && e & PTE_PS != 0 && (wide || self.cr4 & cr4::PSE != 0);
             if large && !level.leaf {
+                return Err(ERROR_P | ERROR_RSVD);
+            }
+            if large && e & reserved_address(level.shift, wide) != 0 {
                 return Err(ERROR_P | ERROR_RSVD);
             }
             if last || large {

@@ -69,7 +69,8 @@ pub(crate) fn jmp_rm(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
 pub(crate) fn call64(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let sp = c.gpr[4].wrapping_sub(8);
     let back = c.gpr[RIP].wrapping_add(u.next());
-    c.store(bus, sp, back, u.idx)?;
+    c.store(bus, sp, back, u.idx)
+        .map_err(|stop| c.stack_failed(stop))?;
     c.gpr[4] = sp;
     c.gpr[RIP] = c.gpr[RIP].wrapping_add(u.imm);
     Ok(())
@@ -93,7 +94,7 @@ pub(crate) fn call_rm(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
 /// RET in 64-bit mode.
 pub(crate) fn ret64(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let sp = c.gpr[4];
-    let to: u64 = c.load(bus, sp, u.idx)?;
+    let to: u64 = c.load(bus, sp, u.idx).map_err(|stop| c.stack_failed(stop))?;
     if (to as i64) << 16 >> 16 != to as i64 {
         return c.gp(0);
     }
@@ -159,7 +160,10 @@ pub(crate) fn iret(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     c.cur_idx = u.idx;
     c.interrupt_return(bus, u.size)
 }
-/// INT n, INT3: vector in `imm`.
+/// `imm` of INT1: its vector, told from INT 1's.
+pub(crate) const INT1: u64 = 0x101;
+
+/// INT n, INT3, INT1: vector in the low byte of `imm`.
 pub(crate) fn int(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     if c.is_v86() && c.iopl() < 3 && u.aux == 0 {
         return c.gp(0);

@@ -2,8 +2,9 @@
 //! PUSH, POP, ENTER, LEAVE and the stack helpers.
 
 use crate::bus::Bus;
-use crate::core::{Core, Flow, SS, Stop, key};
+use crate::core::{Core, Flow, SS, Stop, Why, key};
 use crate::uop::{MEM, Uop};
+use crate::walk::is_canonical;
 use x86defs::{rflags, vector};
 
 impl Core {
@@ -31,12 +32,24 @@ impl Core {
             sp & mask
         };
     }
+    /// What an access of the stack that failed means: an address that is not canonical is #SS.
+    #[cold]
+    pub(crate) fn stack_failed(&mut self, stop: Stop) -> Stop {
+        if let Why::Fault(fault) = &mut self.why
+            && fault.vector == vector::GP
+            && !is_canonical(self.fault_la)
+        {
+            fault.vector = vector::SS;
+        }
+        stop
+    }
     /// Pushes `size` bytes.
     #[inline]
     pub(crate) fn push(&mut self, bus: &mut dyn Bus, size: u8, v: u64, idx: u8) -> Flow {
         let sp = self.gpr[4].wrapping_sub(size.into()) & self.stack_mask();
         let la = self.stack_linear(sp, size.into(), true)?;
-        self.store_n(bus, la, size, v, idx)?;
+        self.store_n(bus, la, size, v, idx)
+            .map_err(|stop| self.stack_failed(stop))?;
         self.set_stack(sp);
         Ok(())
     }
@@ -45,6 +58,7 @@ impl Core {
         let sp = self.gpr[4].wrapping_add(at) & self.stack_mask();
         let la = self.stack_linear(sp, size.into(), false)?;
         self.load_n(bus, la, size, idx)
+            .map_err(|stop| self.stack_failed(stop))
     }
     /// Drops bytes from the stack.
     pub(crate) fn drop_stack(&mut self, bytes: u64) {
@@ -56,14 +70,14 @@ impl Core {
 pub(crate) fn push64(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let sp = c.gpr[4].wrapping_sub(8);
     let v = c.gpr[usize::from(u.dst & 15)];
-    c.store(bus, sp, v, u.idx)?;
+    c.store(bus, sp, v, u.idx).map_err(|stop| c.stack_failed(stop))?;
     c.gpr[4] = sp;
     Ok(())
 }
 /// POP r64 in 64-bit mode.
 pub(crate) fn pop64(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     let sp = c.gpr[4];
-    let v: u64 = c.load(bus, sp, u.idx)?;
+    let v: u64 = c.load(bus, sp, u.idx).map_err(|stop| c.stack_failed(stop))?;
     c.gpr[4] = sp.wrapping_add(8);
     c.gpr[usize::from(u.dst & 15)] = v;
     Ok(())

@@ -321,7 +321,7 @@ fn transfers(s: &Source<'_>, m: M) -> Option<(Uop, End)> {
     match m {
         M::Retf if s.ins.op_count() > 0 => u.imm = s.imm(0),
         M::Int3 => u.imm = 3,
-        M::Int1 => u.imm = 1,
+        M::Int1 => u.imm = control::INT1,
         _ => {}
     }
     Some((u, End::Jumps))
