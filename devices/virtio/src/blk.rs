@@ -4,11 +4,12 @@
 //! Always true: every request that has room for a status byte gets one; what the host cannot do is IOERR and
 //! one log line. A driver that did not take the flush feature gets write-through (section 5.2.6.2).
 
-use crate::device::{Progress, VirtioDevice};
+use crate::device::VirtioDevice;
 use crate::pieces::Pieces;
 use crate::queue::{Chain, QueueError, VirtQueue};
 use block::{Disk, SECTOR};
 use guest_memory::DmaMemory;
+use io_thread::Progress;
 use std::io;
 use std::sync::Arc;
 

@@ -4,8 +4,9 @@
 //! Always true: input waits at the host while the guest has no buffers. Whoever brings input calls
 //! [`crate::Waker::wake`].
 
-use crate::device::{Progress, VirtioDevice};
+use crate::device::VirtioDevice;
 use crate::queue::{QueueError, VirtQueue};
+use io_thread::Progress;
 use std::sync::Arc;
 
 const INPUT: usize = 0;

@@ -4,13 +4,13 @@
 //! Always true: the device is only called between DRIVER_OK and the next reset, and not after its queues
 //! were found broken; then NEEDS_RESET is set, as section 2.1.2 asks.
 
-use crate::device::{Progress, VirtioDevice};
+use crate::device::VirtioDevice;
 use crate::interrupts::Interrupts;
 use crate::lock;
 use crate::queue::{NO_VECTOR, QueueError, VirtQueue};
-use crate::worker::Bell;
 use guest_memory::DmaMemory;
-use std::sync::Mutex;
+use io_thread::{Bell, Job, Progress, Watch};
+use std::sync::{Arc, Mutex};
 use virtio_queue::QueueT;
 
 /// Bits of the device status register.
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     pub(crate) core: Mutex<Core>,
     pub(crate) interrupts: Interrupts,
     /// Rings the device's thread; without one, VPs do the work.
-    pub(crate) bell: Option<Bell>,
+    pub(crate) bell: Option<Arc<Bell>>,
 }
 
 impl Shared {
@@ -42,10 +42,15 @@ impl Shared {
             None => while self.work() == Progress::More {},
         }
     }
+}
 
-    /// Lets the device work.
-    pub(crate) fn work(&self) -> Progress {
+impl Job for Shared {
+    fn work(&self) -> Progress {
         lock(&self.core).work(&self.interrupts)
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        lock(&self.core).device.watches()
     }
 }
 

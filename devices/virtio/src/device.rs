@@ -2,28 +2,7 @@
 //! What a virtio device is to the transport.
 
 use crate::queue::{QueueError, VirtQueue};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-
-/// A file descriptor of the host that a device waits for.
-#[derive(Debug, Clone)]
-pub struct Watch {
-    /// The descriptor.
-    pub fd: Arc<OwnedFd>,
-    /// Wake when it can be read.
-    pub readable: bool,
-    /// Wake when it can be written.
-    pub writable: bool,
-}
-
-/// Whether a device has done all that it can do now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// It waits for the guest or the host.
-    Idle,
-    /// There is more; it stopped to let others at its registers.
-    More,
-}
+use io_thread::{Progress, Watch};
 
 /// A device type. The transport owns the queues and calls the device with its lock held, on a VP's thread or on
 /// the device's own.

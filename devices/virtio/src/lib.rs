@@ -19,11 +19,11 @@ mod pieces;
 mod queue;
 mod rng;
 mod vsock;
-mod worker;
 
 pub use blk::Blk;
 pub use console::{Console, ConsoleIo};
-pub use device::{Progress, VirtioDevice, Watch};
+pub use device::VirtioDevice;
+pub use io_thread::{Progress, Watch};
 pub use net::Net;
 pub use pci::{VirtioBar, VirtioPci, Waker, Wiring};
 pub use pieces::Pieces;

@@ -4,8 +4,9 @@
 //! Always true: a frame that the guest cannot take whole is dropped, never cut; the host's frames wait in the
 //! interface while the guest has no buffers.
 
-use crate::device::{Progress, VirtioDevice, Watch};
+use crate::device::VirtioDevice;
 use crate::queue::{Chain, QueueError, VirtQueue};
+use io_thread::{Progress, Watch};
 use std::io;
 use tap::{HEADER, MAX_FRAME, Offload, Tap};
 

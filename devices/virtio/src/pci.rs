@@ -8,9 +8,9 @@ use crate::core::{COMMON_LEN, Core, Shared};
 use crate::device::VirtioDevice;
 use crate::interrupts::Interrupts;
 use crate::lock;
-use crate::worker::{Bell, Worker};
 use chipset_device::{Device, InterruptLine, MmioDevice, MsiTarget};
 use guest_memory::DmaMemory;
+use io_thread::{Bell, Worker};
 use pci::{Bar, BarKind, ConfigSpace, Identity, Msix, MsixRegion, PciFunction};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -108,9 +108,10 @@ impl VirtioPci {
         config.set_interrupt_pin(0);
         let access_at = add_capabilities(&mut config, &bar, &msix)
             .ok_or_else(|| io::Error::other("the capabilities do not fit the configuration space"))?;
-        let worker = threaded
-            .then(|| Worker::spawn(name, shared.clone()))
-            .transpose()?;
+        let worker = match &shared.bell {
+            Some(bell) => Some(Worker::spawn(name, bell.clone(), shared.clone())?),
+            None => None,
+        };
         Ok(Self {
             config,
             shared,

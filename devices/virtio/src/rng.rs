@@ -3,8 +3,9 @@
 //!
 //! Always true: a buffer is filled with fresh bytes or given back empty.
 
-use crate::device::{Progress, VirtioDevice};
+use crate::device::VirtioDevice;
 use crate::queue::{QueueError, VirtQueue};
+use io_thread::Progress;
 
 /// Most bytes for one buffer; drivers ask again.
 const MOST: u64 = 4096;

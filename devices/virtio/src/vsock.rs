@@ -11,10 +11,11 @@
 mod connection;
 mod header;
 
-use crate::device::{Progress, VirtioDevice, Watch};
+use crate::device::VirtioDevice;
 use crate::queue::{Chain, QueueError, VirtQueue};
 use connection::{Connection, Received};
 use header::{Header, LEN, Op, STREAM};
+use io_thread::{Progress, Watch};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;

@@ -5,9 +5,9 @@
 //! until the guest has credit for them.
 
 use super::header::{Header, SHUT_RECEIVE, SHUT_SEND};
-use crate::device::Watch;
 use crate::pieces::Pieces;
 use guest_memory::DmaMemory;
+use io_thread::Watch;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
