@@ -30,6 +30,8 @@ pub(crate) struct Devices {
     pub(crate) inspect: Box<dyn Fn() -> String + Send>,
     /// Raises an NMI on the boot processor.
     pub(crate) nmi: Box<dyn Fn() + Send>,
+    /// Asks the guest to power off; says how.
+    pub(crate) shutdown: Box<dyn Fn() -> &'static str + Send>,
 }
 
 /// Launches the guest again over zeroed memory and reset devices.
@@ -247,6 +249,10 @@ impl Worker<'_> {
             Request::Nmi(call) => {
                 (self.vm.devices.nmi)();
                 call.answer(Ok(()));
+            }
+            Request::Shutdown(call) => {
+                let how = (self.vm.devices.shutdown)();
+                call.answer(Ok(how));
             }
             Request::Inspect(call) => {
                 let state = self.state.clone();

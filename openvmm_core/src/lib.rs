@@ -40,6 +40,7 @@ mod timer_thread;
 mod trace;
 mod variables;
 mod vm;
+mod vmbus_devices;
 mod vp_thread;
 
 pub use ending::{Ended, HaltReason};

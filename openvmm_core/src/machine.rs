@@ -10,9 +10,11 @@ use crate::hyperv_machine;
 use crate::layout::FOUR_GIB;
 use crate::load::Files;
 use crate::pci_devices;
+use crate::vmbus_devices;
 use crate::serial::{InputSink, SerialBridge, SerialEnd};
 use crate::variables;
 use chipset::Chipset;
+use chipset::pm::PowerManagement;
 use chipset::machine::{self, MachineConfig, World};
 use chipset::rtc::CmosMemory;
 use chipset::uart::{SerialIo, Uart};
@@ -20,6 +22,7 @@ use guest_memory::GuestMemory;
 use openvmm_defs::{Config, MemoryLayout};
 use std::sync::{Arc, Mutex, PoisonError};
 use virt::Capabilities;
+use vmbus::VmBus;
 use vm_loaders::ovmf::VariableStore;
 
 /// A connector that waits for its port's input sink, and the sink.
@@ -29,6 +32,8 @@ type Pending = (Box<dyn FnOnce(InputSink) + Send>, InputSink);
 pub(crate) struct Machine {
     /// What VPs talk to.
     pub(crate) chipset: Arc<Chipset>,
+    vmbus: Option<Arc<VmBus>>,
+    pm: Option<Arc<Mutex<PowerManagement>>>,
     pending_input: Vec<Pending>,
 }
 
@@ -80,8 +85,11 @@ pub(crate) fn build(
         test_exit: config.test_exit,
         world: world.clone(),
     })?;
+    let mut vmbus = None;
     if let Some(hyperv) = hyperv_machine::config(layout, capabilities) {
-        hyperv_machine::add(&mut composition, hyperv, &world, &memory)?;
+        let hyperv = hyperv_machine::add(&mut composition, hyperv, &world, &memory)?;
+        let bus = |config| vmbus_devices::add(&mut composition, config, hyperv, &world, memory.dma());
+        vmbus = config.vmbus.as_ref().map(bus).transpose()?;
     }
     let boot_order = pci_devices::add(&mut composition, config, layout, &memory.dma())?;
     if layout.machine == openvmm_defs::Machine::Ovmf
@@ -108,7 +116,10 @@ pub(crate) fn build(
             pending_input.push((connector, bridge.sink(move || ring(&uart))));
         }
     }
+    let pm = composition.pm.clone();
     Ok(Machine {
+        vmbus,
+        pm,
         chipset: Arc::new(composition.build()),
         pending_input,
     })
@@ -122,6 +133,21 @@ impl Machine {
         }
     }
 
+    /// Asks the guest to power off: through VMBus when it listens there, else by the power button.
+    fn shutdown(&self) -> Box<dyn Fn() -> &'static str + Send> {
+        let (vmbus, pm) = (self.vmbus.clone(), self.pm.clone());
+        Box::new(move || match (&vmbus, &pm) {
+            (Some(bus), _) if bus.request_shutdown() => "the guest was asked to power off over vmbus",
+            (_, Some(pm)) => {
+                pm.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .press_power_button();
+                "the power button was pressed"
+            }
+            (_, None) => "this machine has no power button",
+        })
+    }
+
     /// The worker's view.
     pub(crate) fn devices(&self) -> Devices {
         let [reset, inspect, nmi] = [(); 3].map(|()| self.chipset.clone());
@@ -129,6 +155,7 @@ impl Machine {
             reset: Box::new(move || reset.reset()),
             inspect: Box::new(move || inspect.inspect()),
             nmi: Box::new(move || nmi.lapics().inject_nmi(0)),
+            shutdown: self.shutdown(),
         }
     }
 }

@@ -160,7 +160,7 @@ fn rng(seed: Option<u64>) -> Rng {
     }))
 }
 
-fn open(disk: &DiskConfig) -> anyhow::Result<Arc<Disk>> {
+pub(crate) fn open(disk: &DiskConfig) -> anyhow::Result<Arc<Disk>> {
     Ok(Disk::open(&DiskOptions {
         path: disk.path.clone(),
         read_only: disk.read_only,

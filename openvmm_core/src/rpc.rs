@@ -62,6 +62,7 @@ pub(crate) enum Request {
     Resume(Verb<(), ()>),
     Reset(Verb<(), ()>),
     Nmi(Verb<(), ()>),
+    Shutdown(Verb<(), &'static str>),
     Inspect(Verb<(), String>),
     ReadMemory(Verb<MemoryRange, Vec<u8>>),
     Dump(Verb<(), String>),
@@ -146,6 +147,11 @@ impl VmClient {
     /// Launches the guest again: same GUID, fresh entropy.
     pub fn reset(&self) -> Result<(), VerbError> {
         self.call((), Request::Reset)
+    }
+
+    /// Asks the guest to power off; says how it was asked.
+    pub fn shutdown(&self) -> Result<&'static str, VerbError> {
+        self.call((), Request::Shutdown)
     }
 
     /// Raises an NMI on the boot processor.

@@ -21,6 +21,7 @@ pub(crate) fn config() -> Config {
         com: [const { SerialBackend::None }; 4],
         test_exit: false,
         pci: PciConfig::default(),
+        vmbus: None,
         vars: None,
         on: EndActions::default(),
         bios_guid: uuid::Uuid::nil(),

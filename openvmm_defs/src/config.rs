@@ -3,6 +3,7 @@
 
 use crate::layout::Machine;
 use crate::pci::PciConfig;
+use crate::vmbus::VmbusConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -26,6 +27,8 @@ pub struct Config {
     pub test_exit: bool,
     /// Devices on PCI.
     pub pci: PciConfig,
+    /// VMBus, on the Hyper-V machine only; `None` for a machine without it.
+    pub vmbus: Option<VmbusConfig>,
     /// The file that keeps the variables of OVMF (`--vars`); `None` keeps them in RAM until a reset.
     pub vars: Option<PathBuf>,
     /// What guest-initiated ends do.

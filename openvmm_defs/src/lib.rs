@@ -10,7 +10,9 @@
 mod config;
 mod layout;
 mod pci;
+mod vmbus;
 
 pub use config::*;
 pub use layout::*;
 pub use pci::*;
+pub use vmbus::*;

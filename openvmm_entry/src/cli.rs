@@ -161,6 +161,9 @@ pub(crate) struct MachineArgs {
     /// What runs the guest.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = backends::names())]
     pub(crate) hypervisor: String,
+    /// With --kernel: the Hyper-V machine, with its hypervisor interface and VMBus.
+    #[arg(long)]
+    pub(crate) hv: bool,
     /// Adds the test-exit device: a 32-bit write to port 0xF4 ends the run with its low 7 bits as exit code.
     #[arg(long)]
     pub(crate) test_exit: bool,
@@ -172,7 +175,8 @@ pub(crate) struct MachineArgs {
 /// Disks and other devices.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// Disk image: [file:]PATH[,ro][,format=raw|qcow2], a virtio-blk disk (write [PATH] if it contains commas).
+    /// Disk image: [file:]PATH[,ro][,format=raw|qcow2] (write [PATH] if it contains commas): on VMBus SCSI
+    /// with --hv, else a virtio-blk disk.
     #[arg(long, value_name = "SPEC", value_parser = disk::parse)]
     pub(crate) disk: Vec<DiskArg>,
     /// The same as --disk, whatever other controllers there are.

@@ -109,8 +109,14 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         },
     };
     let mut entropy = EntropySource::new(cli.machine.deterministic);
+    let hv_kernel = cli.machine.hv && matches!(load, LoadMode::Linux { .. });
+    let mut devices = cli.devices;
+    let vmbus = hv_kernel
+        .then(|| devices::vmbus(&mut devices))
+        .transpose()
+        .map_err(UsageError)?;
     let config = Config {
-        machine: machine(&load),
+        machine: if hv_kernel { Machine::HyperV } else { machine(&load) },
         test_exit: cli.machine.test_exit
             || matches!(
                 load,
@@ -124,7 +130,8 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         processors: cli.machine.processors,
         isolation: cli.machine.isolation.kind,
         com,
-        pci: devices::pci(cli.devices, cli.machine.deterministic.is_some()).map_err(UsageError)?,
+        pci: devices::pci(devices, cli.machine.deterministic.is_some()).map_err(UsageError)?,
+        vmbus,
         vars: cli.boot.vars,
         on: end_actions(&cli.run),
         bios_guid: bios_guid(&mut entropy)?,

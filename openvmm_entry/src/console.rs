@@ -20,6 +20,7 @@ pause                stop the guest and its clock
 resume               let it run (also after --paused)
 reset                launch it again
 nmi                  raise an NMI on vp 0
+shutdown             ask the guest to power off
 inspect              state of the vm and its devices
 memory GPA [LEN]     show guest memory
 dump                 registers of all vps
@@ -121,6 +122,7 @@ enum Command {
     Resume,
     Reset,
     Nmi,
+    Shutdown,
     Inspect,
     Memory { gpa: u64, len: u64 },
     Dump,
@@ -136,6 +138,7 @@ impl Command {
             ["resume"] => Self::Resume,
             ["reset"] => Self::Reset,
             ["nmi"] => Self::Nmi,
+            ["shutdown"] => Self::Shutdown,
             ["inspect"] => Self::Inspect,
             ["memory", gpa] => Self::Memory {
                 gpa: number(gpa)?,
@@ -159,6 +162,7 @@ impl Command {
             Self::Pause => client.pause().map(|()| "paused\n".into()),
             Self::Resume => client.resume().map(|()| "running\n".into()),
             Self::Reset => client.reset().map(|()| "reset\n".into()),
+            Self::Shutdown => client.shutdown().map(|how| format!("{how}\n")),
             Self::Nmi => client.nmi().map(|()| "nmi raised on vp 0\n".into()),
             Self::Inspect => client.inspect(),
             Self::Memory { gpa, len } => client.read_memory(gpa, len).map(|bytes| hexdump(gpa, &bytes)),

@@ -167,6 +167,7 @@ fn fake_vm(
             nmi: Box::new(move || {
                 nmis.fetch_add(1, Ordering::SeqCst);
             }),
+            shutdown: Box::new(|| "asked"),
         },
         memory,
         timers: Some(TimerThread::spawn(clock.clone(), TimerQueue::new()).unwrap()),
@@ -217,6 +218,7 @@ fn every_verb_does_its_part_on_an_idle_guest() {
         r.client.resume().unwrap_err().to_string(),
         "the guest is running already"
     );
+    assert_eq!(r.client.shutdown().unwrap(), "asked");
     r.client.nmi().unwrap();
     assert_eq!(Rig::count(&r.nmis), 1);
     assert_eq!(r.client.read_memory(0x5000, 4).unwrap(), b"oops");

@@ -129,11 +129,18 @@ const IGVM: &[Rule] = &[
 ];
 
 /// The machine.
-const MACHINE: &[Rule] = &[(
-    |c| c.machine.deterministic.is_some() && c.machine.hypervisor == "kvm",
-    "--deterministic cannot be combined with --hypervisor kvm, where time is the processor's; use --hypervisor \
+const MACHINE: &[Rule] = &[
+    (
+        |c| c.machine.deterministic.is_some() && c.machine.hypervisor == "kvm",
+        "--deterministic cannot be combined with --hypervisor kvm, where time is the processor's; use --hypervisor \
          soft",
-)];
+    ),
+    (
+        |c| c.machine.hv && !c.boot.uefi && !c.igvm_is_uefi() && (c.boot.kernel.is_none() || c.boot.ovmf.is_some()),
+        "--hv is for a kernel that is booted directly on the Hyper-V machine (Microsoft's UEFI has it anyway); \
+         add -k FILE, or drop --hv",
+    ),
+];
 
 impl Cli {
     fn igvm_type(&self) -> Option<IgvmType> {

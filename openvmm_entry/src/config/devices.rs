@@ -5,7 +5,15 @@
 //! in which they were given.
 
 use crate::cli::{DeviceArgs, DiskArg, NetArg};
-use openvmm_defs::{DiskConfig, PciConfig, PciDeviceConfig, PciDeviceKind, TapConfig};
+use openvmm_defs::{DiskConfig, PciConfig, PciDeviceConfig, PciDeviceKind, TapConfig, VmbusConfig};
+
+/// VMBus, which takes the disks that name no other controller.
+pub(super) fn vmbus(args: &mut DeviceArgs) -> Result<VmbusConfig, String> {
+    let scsi = std::mem::take(&mut args.disk).into_iter().map(image);
+    Ok(VmbusConfig {
+        scsi: scsi.collect::<Result<_, _>>()?,
+    })
+}
 
 /// What the options ask for.
 pub(super) fn pci(args: DeviceArgs, deterministic: bool) -> Result<PciConfig, String> {

@@ -7,8 +7,12 @@
 use super::hardware::{COM1_IRQ, COM1_PORT, RTC_IRQ, RTC_PORT};
 use super::root_complex::bridge;
 use super::table::{HV, Table};
+use acpi_tables::Aml;
 use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, Path, ResourceTemplate, Scope, ZERO};
-use openvmm_defs::MemoryLayout;
+use openvmm_defs::{Machine, MemoryLayout};
+
+/// Hardware id by which guests find VMBus.
+const VMBUS: &str = "VMBUS";
 
 /// The DSDT.
 pub(super) fn dsdt(layout: &MemoryLayout) -> Vec<u8> {
@@ -19,6 +23,11 @@ pub(super) fn dsdt(layout: &MemoryLayout) -> Vec<u8> {
     let mut table = Table::new(b"DSDT", 2, &HV);
     table.aml(&soft_off());
     table.aml(&Scope::new("_SB_".into(), vec![&com1, &rtc]));
+    if layout.machine == Machine::HyperV {
+        let bus = [Name::new("_HID".into(), &VMBUS), Name::new("_UID".into(), &ZERO)];
+        let bus = Device::new("VMBS".into(), bus.iter().map(|name| name as &dyn Aml).collect());
+        table.aml(&Scope::new("_SB_".into(), vec![&bus]));
+    }
     for (index, complex) in layout.root_complexes.iter().enumerate() {
         table.bytes(&bridge(index, complex));
     }

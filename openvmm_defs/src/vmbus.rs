@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+//! VMBus as a user asks for it.
+
+use crate::DiskConfig;
+
+/// VMBus with its integration components, and what else is on it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VmbusConfig {
+    /// Disks of the SCSI controller, one for each logical unit from 0 on. Without one there is no controller.
+    pub scsi: Vec<DiskConfig>,
+}
