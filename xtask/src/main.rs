@@ -34,7 +34,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Flow {
-    /// Builds everything, makes an IGVM file of the UEFI probe and boots it.
+    /// Builds everything and boots a guest on this terminal: the UEFI probe, `ovmf` or `linux`.
     Run(run::Args),
     /// Installs what the tests need, runs them all, counts what was skipped.
     Test(test::Args),

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: MIT
-//! `cargo xtask run`: from a fresh clone to a guest's report on the terminal.
+//! `cargo xtask run [ovmf|linux]`: from a fresh clone to a guest on the terminal.
+//!
+//! Always true: what a guest is made of is fetched or built first, its files are in `out/run`, and the
+//! last line printed before the guest is the `openvmm` command, ready to be pasted. Not here: how the
+//! images are made (`guest_images`, `igvmtool`).
+
+mod debian_guests;
 
 use crate::build_igvm;
 use crate::command::Cmd;
@@ -9,18 +15,44 @@ use anyhow::Result;
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// More arguments for openvmm, for example `-p 2 --hypervisor soft`.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    openvmm: Vec<String>,
+    /// `ovmf` boots Debian's OVMF to its shell, `linux` Debian's cloud kernel from a disk; without either,
+    /// our UEFI probe. Then more arguments for openvmm, for example `-p 2 --hypervisor soft`.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "[GUEST] [OPENVMM ARGS]..."
+    )]
+    words: Vec<String>,
 }
 
-/// Builds `uefi_probe` into an IGVM file and boots it.
+/// Boots the guest that the first word names.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let (guest, given) = match args.words.split_first() {
+        Some((first, rest)) if first == "ovmf" => (debian_guests::ovmf()?, rest),
+        Some((first, rest)) if first == "linux" => (debian_guests::linux()?, rest),
+        _ => (uefi_probe()?, &args.words[..]),
+    };
+    Cmd::new(
+        &workspace::shown(&guest.openvmm),
+        without_given(&guest.args, given),
+    )
+    .args(given)
+    .run()
+}
+
+/// A guest that is ready to boot.
+struct Guest {
+    openvmm: std::path::PathBuf,
+    /// In pairs of an option and its value.
+    args: Vec<String>,
+}
+
+fn uefi_probe() -> Result<Guest> {
     let built = build_igvm::run(&build_igvm::Args::uefi_probe())?;
-    let defaults = without_given(&built.openvmm_args(), &args.openvmm);
-    Cmd::new(&workspace::shown(&built.openvmm), defaults)
-        .args(&args.openvmm)
-        .run()
+    Ok(Guest {
+        args: built.openvmm_args(),
+        openvmm: built.openvmm,
+    })
 }
 
 /// The default arguments, less those that the user gives too.

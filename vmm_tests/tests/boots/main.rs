@@ -13,3 +13,4 @@ mod guests;
 mod linux;
 mod ovmf;
 mod reboot;
+mod ovmf_linux;

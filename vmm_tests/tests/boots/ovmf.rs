@@ -65,6 +65,58 @@ fn flash_image_reaches_its_shell_which_answers_resets_and_powers_off() {
     power_off(vm);
 }
 
+#[test]
+fn memory_above_4_gib_is_in_the_firmwares_map() {
+    let ovmf = match guests::ovmf() {
+        Ok(ovmf) => ovmf,
+        Err(reason) => return skip("memory_above_4_gib_is_in_the_firmwares_map", &reason),
+    };
+    let mut vm = Vm::builder(Backend::Soft)
+        .args(["-m", "5G"])
+        .args(["--ovmf".as_ref(), ovmf.as_os_str()])
+        .start();
+    reach_shell(&mut vm);
+    let memory = ask(&mut vm, "memmap");
+    assert!(memory.contains("0000000100000000-00000001BFFFFFFF"), "{memory}");
+    assert!(memory.contains("Total Memory:          5,119 MB"), "{memory}");
+    power_off(vm);
+}
+
+const SETVAR: &str = "setvar kept -guid 0d0d1e2f-0102-0304-0506-0708090a0b0c";
+
+#[test]
+fn variables_in_a_file_survive_resets_and_new_starts() {
+    let ovmf = match guests::ovmf() {
+        Ok(ovmf) => ovmf,
+        Err(reason) => return skip("variables_in_a_file_survive_resets_and_new_starts", &reason),
+    };
+    let folder = TestFile::new("marker", &[]);
+    let file = folder.beside("vars");
+    let vm = machine()
+        .args(["--ovmf".as_ref(), ovmf.as_os_str()])
+        .args(["--vars".as_ref(), file.as_os_str()]);
+    let mut first = vm.start();
+    reach_shell(&mut first);
+    ask(&mut first, &format!("{SETVAR} -nv -bs =C0FFEE"));
+    first.send(b"reset\r");
+    reach_shell(&mut first);
+    let answer = ask(&mut first, SETVAR);
+    assert!(answer.contains("C0 FF EE"), "{answer}");
+    let second = vm.run();
+    assert_eq!(second.code, 1, "{}", second.stdout);
+    assert!(
+        second.stderr.contains("another vm uses this file"),
+        "{}",
+        second.stderr
+    );
+    power_off(first);
+    let mut third = vm.start();
+    reach_shell(&mut third);
+    let answer = ask(&mut third, SETVAR);
+    assert!(answer.contains("C0 FF EE"), "{answer}");
+    power_off(third);
+}
+
 /// `igvmtool wrap` on OVMF with more options.
 fn wrapped(ovmf: &Path, options: &[&str]) -> TestFile {
     let file = TestFile::new("ovmf.igvm", &[]);
