@@ -46,12 +46,13 @@ pub(super) fn run(count: usize) -> Result<()> {
     if !qemu {
         println!("bench: skipped: QEMU's boots: {QEMU} is not installed");
     }
+    let boots = boots();
     println!("\nCPU time of boots in seconds, 512 MiB, 1 VP, best of {count}");
     println!(
         "{:<44} {:>9} {:>9} {:>7}   aim 1.0, done at",
         "", "openvmm", "QEMU TCG", "ratio"
     );
-    for boot in boots() {
+    for boot in boots {
         let boot = match boot {
             Ok(boot) => boot,
             Err(reason) => {
