@@ -172,7 +172,12 @@ pub fn forbidden_fields(file: &[u8]) -> Vec<FieldIssue> {
 
 /// The save area of a VP that no context describes: KVM's own reset state (sev.md 2.6, "raw reset").
 pub fn reset_state(isolation: Isolation) -> Vmsa {
-    let features = if isolation == Isolation::Snp {
+    reset_state_with(isolation, 0)
+}
+
+/// The same in a VM that was made with SEV features (INIT2), which KVM gives all of its VPs.
+pub fn reset_state_with(isolation: Isolation, features: u64) -> Vmsa {
+    let active = if isolation == Isolation::Snp {
         sev_features::SNP_ACTIVE
     } else {
         0
@@ -183,6 +188,11 @@ pub fn reset_state(isolation: Isolation) -> Vmsa {
         code: 0x9A,
         data: 0x92,
         task: 0x83,
-        features,
+        features: features & !sev_features::SNP_ACTIVE | active,
     }))
+}
+
+/// SEV_FEATURES of a save area.
+pub fn features(page: &[u8]) -> u64 {
+    get::<8>(page, offset::SEV_FEATURES)
 }
