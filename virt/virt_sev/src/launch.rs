@@ -33,9 +33,8 @@ pub(crate) struct Launch<'l> {
     pub(crate) asids: u32,
 }
 
-/// A launched VM, with its VPs in creation order.
+/// The VPs of a launched VM, which they keep, in creation order.
 pub(crate) struct LaunchedVm {
-    pub(crate) vm: Arc<Vm>,
     pub(crate) vcpus: Vec<Vcpu>,
     /// What the user should know.
     pub(crate) notes: Vec<String>,

@@ -8,7 +8,7 @@ use crate::launch::{Launch, LaunchedVm};
 use crate::options::Options;
 use crate::platform::Platform;
 use guest_memory::GuestMemory;
-use kvm_sys::{Fd, RealSys, Sys};
+use kvm_sys::{RealSys, Sys};
 use launch_plan::{BoundPlan, Isolation};
 use std::sync::Arc;
 use virt::{Capabilities, IsolatingHypervisor, LaunchError, LaunchSummary, LaunchedRange};
@@ -24,8 +24,8 @@ pub struct Observed {
     pub notes: Vec<String>,
 }
 
-/// Looks at a VM, by its descriptor, at the end of its launch.
-pub type Observe = Box<dyn Fn(Fd) -> Observed + Send + Sync>;
+/// Looks at the VM whose launch has just ended.
+pub type Observe = Box<dyn Fn() -> Option<Observed> + Send + Sync>;
 
 /// A model instead of a host.
 struct Model {
@@ -102,16 +102,17 @@ impl Sev {
         };
         summary.notes.extend_from_slice(&launched.notes);
         if let Some(model) = &self.model {
-            let observed = (model.observe)(launched.vm.handle().fd());
             summary.by = format!(
                 "a model of {}, as a {platform} guest of {} processors",
                 model.name,
                 launched.vcpus.len()
             );
-            summary.platform_digest = Some(observed.digest);
-            summary.notes.extend(observed.notes);
-            summary.memory = observed.memory;
             summary.stopped = "the guest is launched and does not run: a model has no processor".into();
+            if let Some(observed) = (model.observe)() {
+                summary.platform_digest = Some(observed.digest);
+                summary.notes.extend(observed.notes);
+                summary.memory = observed.memory;
+            }
         }
         summary
     }

@@ -34,7 +34,6 @@ impl Launch<'_> {
         sev.launch_finish().map_err(self.failed(Step::Finish))?;
         let hex: String = measurement.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(LaunchedVm {
-            vm,
             vcpus,
             notes: vec![format!("launch measurement {hex}")],
         })

@@ -49,7 +49,7 @@ impl Launch<'_> {
         }
         sev.snp_launch_finish(&self.finish())
             .map_err(self.failed(Step::Finish))?;
-        Ok(LaunchedVm { vm, vcpus, notes })
+        Ok(LaunchedVm { vcpus, notes })
     }
 
     fn make_private(&self, vm: &Arc<Vm>, gpa: u64, len: u64) -> Result<(), Refused> {
