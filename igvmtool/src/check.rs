@@ -5,6 +5,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::opened;
 use crate::portability::{Answer, LOADERS, Loader, RULES, ask, loader};
+use crate::progress;
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     };
     let mapped = opened::map(path)?;
     let file = opened::read(&mapped)?;
-    let (problems, answers) = examine(&file, &args.loaders);
+    let (problems, answers) = progress::during("checking", || examine(&file, &args.loaders));
     let errors = problems
         .iter()
         .filter(|problem| problem.severity() == Severity::Error)

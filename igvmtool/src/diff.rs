@@ -3,7 +3,7 @@
 
 use crate::compare::{Comparison, compare};
 use crate::failure::{Failure, Outcome};
-use crate::opened;
+use crate::{opened, progress};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -25,7 +25,8 @@ pub(crate) struct Args {
 /// Compares; a difference is a finding.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let (first, second) = (opened::map(&args.first)?, opened::map(&args.second)?);
-    let comparison = compare(&opened::read(&first)?, &opened::read(&second)?);
+    let (a, b) = (opened::read(&first)?, opened::read(&second)?);
+    let comparison = progress::during("comparing", || compare(&a, &b));
     if args.json {
         crate::output::json(&comparison)?;
     } else {

@@ -3,7 +3,7 @@
 //! back.
 
 use crate::failure::{Failure, Outcome};
-use crate::{opened, unpacked};
+use crate::{opened, progress, unpacked};
 use std::path::PathBuf;
 
 /// Options of `extract`.
@@ -31,7 +31,7 @@ pub(crate) fn extract(args: &ExtractArgs) -> Result<Outcome, Failure> {
     let mapped = opened::map(&args.file)?;
     let file = opened::read(&mapped)?;
     let shown = args.output.display();
-    let count = unpacked::extract(&file, &args.output)
+    let count = progress::during("extracting", || unpacked::extract(&file, &args.output))
         .map_err(|error| Failure::Unreadable(format!("cannot write {shown}: {error}")))?;
     println!("{shown}: {} and {count} payload files", unpacked::MANIFEST);
     opened::finish(&mapped, Outcome::Fine)
@@ -39,7 +39,7 @@ pub(crate) fn extract(args: &ExtractArgs) -> Result<Outcome, Failure> {
 
 /// Writes the file.
 pub(crate) fn pack(args: &PackArgs) -> Result<Outcome, Failure> {
-    let packed = unpacked::pack(&args.folder, &args.output)?;
+    let packed = progress::during("packing", || unpacked::pack(&args.folder, &args.output))?;
     let layout = if packed.same_layout {
         "data where it was"
     } else {

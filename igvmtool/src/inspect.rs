@@ -6,9 +6,12 @@
 
 mod text;
 
+pub(crate) use text::size;
+
 use crate::failure::{Failure, Outcome};
 use crate::opened;
 use crate::overview::schema::Overview;
+use crate::progress;
 use launch_plan::Isolation;
 use std::io::Write;
 use std::path::PathBuf;
@@ -30,6 +33,12 @@ pub(crate) struct Args {
     /// JSON instead of text (schema version 1; all registers, no pages).
     #[arg(long, conflicts_with = "pages")]
     json: bool,
+    /// Draws guest memory into this file, as SVG; texts are left out.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "pages", "registers"])]
+    svg: Option<PathBuf>,
+    /// The same as a page with details on hover and tables, in one file without network.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "pages", "registers"])]
+    html: Option<PathBuf>,
 }
 
 /// The platform with a name, any of them.
@@ -50,7 +59,8 @@ pub(crate) fn platform(name: &str) -> Result<Isolation, String> {
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let mapped = opened::map(&args.file)?;
     let file = opened::read(&mapped)?;
-    let overview = Overview::of(&args.file.display().to_string(), &file, args.platform);
+    let name = args.file.display().to_string();
+    let overview = progress::during("reading", || Overview::of(&name, &file, args.platform));
     if overview.platforms.is_empty()
         && let Some(platform) = args.platform
     {
@@ -58,7 +68,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         let text = format!("the file has no platform {platform}; it has {}", has.join(", "));
         return Err(Failure::Usage(format!("{}: {text}", args.file.display())));
     }
-    if args.json {
+    if args.svg.is_some() || args.html.is_some() {
+        draw(args, &overview)?;
+    } else if args.json {
         crate::output::json(&overview)?;
     } else {
         crate::output::stdout(|out| {
@@ -79,4 +91,17 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         Outcome::Fine
     };
     opened::finish(&mapped, outcome)
+}
+
+/// Writes the pictures that are asked for.
+fn draw(args: &Args, overview: &Overview) -> Result<(), Failure> {
+    if let Some(path) = &args.svg {
+        let picture = crate::picture::svg(overview);
+        crate::output::write(path, |out| out.write_all(picture.as_bytes()))?;
+    }
+    if let Some(path) = &args.html {
+        let page = crate::picture::html(overview);
+        crate::output::write(path, |out| out.write_all(page.as_bytes()))?;
+    }
+    Ok(())
 }

@@ -20,9 +20,12 @@ mod measure;
 mod opened;
 mod output;
 pub mod overview;
+pub mod picture;
 pub mod portability;
+mod progress;
 mod sign;
 mod unpacked;
+mod update;
 mod verify;
 mod wrap;
 
@@ -53,6 +56,8 @@ enum Command {
     Extract(extract::ExtractArgs),
     /// Puts a folder of `extract` together again; unchanged, it gives the same file bit for bit.
     Pack(extract::PackArgs),
+    /// Changes kernel, firmware, policy, platforms or parameter data of a file and keeps everything else.
+    Update(update::Args),
     /// Prints launch digests, and why other tools print other ones.
     Measure(measure::Args),
     /// Gives the SEV-SNP platform of a file a signed ID block.
@@ -81,6 +86,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Extract(args) => extract::extract(&args),
         Command::Pack(args) => extract::pack(&args),
+        Command::Update(args) => update::run(&args),
         Command::Measure(args) => measure::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),

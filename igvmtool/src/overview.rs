@@ -353,7 +353,12 @@ fn name_runs(runs: &mut [Run], regions: Vec<Region>) {
                 break;
             }
             let covers = start <= run.gpa.0 && end >= end_of(run);
-            if covers && run.name.is_none() {
+            // An image that fills the run says more than the volume at its start.
+            let weak = run
+                .name
+                .as_deref()
+                .is_none_or(|name| name.starts_with("firmware volume"));
+            if covers && weak {
                 run.name = Some(region.name.clone());
             } else if run.name.as_deref() != Some(&region.name) {
                 run.regions.push(region.clone());

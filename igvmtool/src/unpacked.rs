@@ -18,5 +18,13 @@ mod write;
 pub(crate) use read::extract;
 pub(crate) use write::pack;
 
+/// The data that a header of a file refers to; `None` when it refers to none.
+pub(crate) fn data_of<'a>(
+    file: &vm_loaders::igvm::File<'a>,
+    header: &vm_loaders::igvm::Header<'_>,
+) -> Option<&'a [u8]> {
+    layout::data_of(file, header, &layout::references(file))
+}
+
 /// Name of the manifest in the folder.
 pub(crate) const MANIFEST: &str = "manifest.json";

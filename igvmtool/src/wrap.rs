@@ -49,7 +49,7 @@ fn platform(name: &str) -> Result<Isolation, String> {
 }
 
 /// A decimal or 0x-prefixed number.
-fn number(text: &str) -> Result<u64, String> {
+pub(crate) fn number(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => text.parse(),

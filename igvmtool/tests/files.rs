@@ -13,5 +13,9 @@ mod diff;
 mod edit;
 #[path = "files/everything.rs"]
 mod everything;
+#[path = "files/picture.rs"]
+mod picture;
 #[path = "files/program.rs"]
 mod program;
+#[path = "files/update.rs"]
+mod update;

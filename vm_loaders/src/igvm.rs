@@ -50,6 +50,7 @@ pub use check::Platform;
 pub use codes::{CODES, Code, CodeInfo, Severity};
 pub use edit::{Edit, EditError, NewHeader};
 pub use encode::{EncodeError, EncodeOptions, Encoded, encode};
+pub use endorse::snp_id_block;
 pub use file::{File, FixedHeader, FormatVersion};
 pub use header::{Header, HeaderError, RawHeader, Section, type_name};
 pub use mapped::{MapError, MappedFile};

@@ -37,6 +37,7 @@ pub(crate) fn find(plan: &LaunchPlan<'_>, memory: &Memory<'_, '_>, payload: Payl
         ovmf(memory, &mut found);
     }
     if payload == PayloadKind::Uefi {
+        found.imported(memory, x64::IMAGE_GPA, x64::IMAGE_SIZE, "uefi firmware image");
         found.imported(
             memory,
             x64::SCRATCH_GPA,

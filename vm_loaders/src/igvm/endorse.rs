@@ -3,6 +3,7 @@
 //!
 //! Always true: field by field, both ways, nothing lost but reserved bytes. Not here: signatures.
 
+use super::header::Header;
 use igvm_defs::*;
 use launch_plan::{IdBlock, IdKey, IdSignature, VbsMeasurement};
 
@@ -30,6 +31,11 @@ pub(super) fn id_block(raw: &IGVM_VHS_SNP_ID_BLOCK) -> IdBlock {
         author_signature: signature(&raw.author_key_signature),
         author_key: key(&raw.author_public_key),
     }
+}
+
+/// The header of an ID block, for [`super::Edit`].
+pub fn snp_id_block(block: &IdBlock, mask: u32) -> Header<'static> {
+    Header::SnpIdBlock(Box::new(raw_id_block(block, mask)))
 }
 
 pub(super) fn raw_id_block(block: &IdBlock, mask: u32) -> IGVM_VHS_SNP_ID_BLOCK {
