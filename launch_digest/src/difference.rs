@@ -4,8 +4,9 @@
 //! Always true: only fixed-size keys of the sequences are held, so memory stays small for large files.
 //! Not here: hashing for a digest; keys only compare.
 
-use crate::events::{Event, Measured, Profile, submit};
+use crate::events::{Event, Measured, Subject, submit_by_rules};
 use crate::measure::{MeasureError, describe};
+use crate::profile::Profile;
 use launch_plan::LaunchPlan;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -45,9 +46,28 @@ impl std::fmt::Display for Difference {
     }
 }
 
+impl<'p, 'a> Reading<'p, 'a> {
+    fn subject(&self) -> Subject<'p, 'a> {
+        Subject {
+            plan: self.plan,
+            others: &[],
+            vp_count: self.vp_count,
+            rules: self.profile.rules(),
+        }
+    }
+}
+
 /// The first step in which two readings differ, by what is submitted or by its bytes; `None` when they
 /// give the same digest.
 pub fn first_difference(a: Reading<'_, '_>, b: Reading<'_, '_>) -> Result<Option<Difference>, MeasureError> {
+    first_difference_of(&a.subject(), &b.subject())
+}
+
+/// The first step in which two readings by rules differ.
+pub fn first_difference_of(
+    a: &Subject<'_, '_>,
+    b: &Subject<'_, '_>,
+) -> Result<Option<Difference>, MeasureError> {
     let (keys_a, keys_b) = (keys(a)?, keys(b)?);
     let longest = keys_a.len().max(keys_b.len());
     let Some(step) = (0..longest).find(|i| keys_a.get(*i) != keys_b.get(*i)) else {
@@ -60,9 +80,9 @@ pub fn first_difference(a: Reading<'_, '_>, b: Reading<'_, '_>) -> Result<Option
     }))
 }
 
-fn keys(reading: Reading<'_, '_>) -> Result<Vec<u64>, MeasureError> {
+fn keys(subject: &Subject<'_, '_>) -> Result<Vec<u64>, MeasureError> {
     let mut keys = Vec::new();
-    submit(reading.plan, reading.profile, reading.vp_count, &mut |event| {
+    submit_by_rules(subject, &mut |event| {
         keys.push(key(&event));
         Ok(())
     })?;
@@ -91,10 +111,10 @@ fn key(event: &Event<'_>) -> u64 {
 }
 
 /// The description of step `step`, with its origin.
-fn nth(reading: Reading<'_, '_>, step: usize) -> Result<Option<String>, MeasureError> {
+fn nth(subject: &Subject<'_, '_>, step: usize) -> Result<Option<String>, MeasureError> {
     let mut seen = 0;
     let mut found = None;
-    submit(reading.plan, reading.profile, reading.vp_count, &mut |event| {
+    submit_by_rules(subject, &mut |event| {
         if seen == step {
             found = Some(format!("{} ({})", describe(&event), event.origin));
         }

@@ -1,76 +1,21 @@
 // SPDX-License-Identifier: MIT
 //! A plan as the sequence of things that a loader submits to be measured.
 //!
-//! Always true: the sequence depends on the plan, the profile and the VP count only. Pages are 4 KiB:
+//! Always true: the sequence depends on the plan, the rules and the VP count only. Pages are 4 KiB:
 //! larger ones are expanded, as KVM does. Not here: hashing.
 
 use crate::kvm_vmsa::{self, VmsaPage};
 use crate::measure::MeasureError;
+use crate::profile::{
+    Areas, EmptyPages, ForeignVmsas, LargeEmptyPages, LegacyPages, Order, Profile, Rules, SharedPages,
+    VmsaAddress, VmsaContents, Vmsas,
+};
 use launch_plan::{
     Import, Isolation, LaunchPlan, Origin, PageContents, PageKind, Step, StepKind, VbsRegister, VpContext,
     VpIndex, VpState,
 };
 use x86defs::paging::PAGE_SIZE;
-
-/// Whose reading of a file a digest follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Profile {
-    /// What a launch through KVM gives: pages in file order, VMSAs last at KVM's fixed address, one for
-    /// each VP in creation order, as KVM rebuilds them.
-    Kvm,
-    /// File order, file addresses: the `igvm` crate, igvmfilegen, Hyper-V.
-    FileOrder,
-    /// COCONUT's igvmmeasure: only the first page of a parameter area, shared pages measured.
-    IgvmMeasure,
-    /// The same with `--native-zero`: pages without data are ZERO pages.
-    IgvmMeasureNativeZero,
-    /// QEMU 10.2: runs of pages are held back while parameter inserts go out at once; VMSAs last.
-    Qemu,
-    /// Cloud Hypervisor on KVM: pages without data are ZERO pages, VMSAs last.
-    CloudHypervisor,
-}
-
-impl Profile {
-    /// Every profile, in the order of listings.
-    pub const ALL: [Self; 6] = [
-        Self::Kvm,
-        Self::FileOrder,
-        Self::IgvmMeasure,
-        Self::IgvmMeasureNativeZero,
-        Self::Qemu,
-        Self::CloudHypervisor,
-    ];
-
-    /// The name on command lines.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::FileOrder => "file-order",
-            Self::IgvmMeasure => "igvmmeasure",
-            Self::IgvmMeasureNativeZero => "igvmmeasure-native-zero",
-            Self::Qemu => "qemu",
-            Self::CloudHypervisor => "cloud-hypervisor",
-        }
-    }
-
-    /// The profile called `name`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| p.name() == name)
-    }
-
-    /// Whether VMSAs follow every page and are rebuilt by KVM.
-    const fn kvm_vmsas(self) -> bool {
-        matches!(self, Self::Kvm | Self::Qemu | Self::CloudHypervisor)
-    }
-
-    const fn is_igvmmeasure(self) -> bool {
-        matches!(self, Self::IgvmMeasure | Self::IgvmMeasureNativeZero)
-    }
-
-    const fn native_zero(self) -> bool {
-        matches!(self, Self::IgvmMeasureNativeZero | Self::CloudHypervisor)
-    }
-}
+use x86defs::vmsa::offset;
 
 /// What kind of page is submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -125,38 +70,86 @@ pub struct Event<'p> {
 
 type Sink<'s, 'p> = dyn FnMut(Event<'p>) -> Result<(), MeasureError> + 's;
 
-/// Calls `sink` for everything that `profile` submits for `plan` with `vp_count` VPs, in order.
+/// What is read, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'p, 'a> {
+    /// The plan.
+    pub plan: &'p LaunchPlan<'a>,
+    /// The plans of the same file's other platforms; only some tools look at them.
+    pub others: &'p [LaunchPlan<'a>],
+    /// VPs of the guest.
+    pub vp_count: u32,
+    /// How it is read.
+    pub rules: Rules,
+}
+
+/// Calls `sink` for everything that `profile` submits for `plan` with `vp_count` VPs, in order. The plan
+/// stands for a whole file: there are no other platforms.
 pub fn submit<'p>(
     plan: &'p LaunchPlan<'_>,
     profile: Profile,
     vp_count: u32,
     sink: &mut Sink<'_, 'p>,
 ) -> Result<(), MeasureError> {
-    let walk = Walk {
-        isolation: plan.facts.isolation,
-        profile,
+    let subject = Subject {
+        plan,
+        others: &[],
+        vp_count,
+        rules: profile.rules(),
     };
-    if profile == Profile::Qemu && plan.facts.isolation != Isolation::Vsm {
-        walk.qemu_order(plan.steps(), sink)?;
-    } else {
-        for step in plan.steps() {
-            walk.step(step, sink)?;
-        }
+    submit_by_rules(&subject, sink)
+}
+
+/// Calls `sink` for everything that is submitted, in order.
+pub fn submit_by_rules<'p>(subject: &Subject<'p, '_>, sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
+    let isolation = subject.plan.facts.isolation;
+    let mut walk = Walk {
+        isolation,
+        rules: subject.rules,
+        foreign: foreign_contexts(subject),
+    };
+    let steps = subject.plan.steps();
+    match subject.rules.order {
+        Order::RunsHeldBack if isolation != Isolation::Vsm => walk.qemu_order(steps, sink)?,
+        Order::Address => walk.address_order(steps, sink)?,
+        _ => steps.iter().try_for_each(|step| walk.step(step, sink))?,
     }
-    match plan.facts.isolation {
-        Isolation::SevEs | Isolation::Snp if profile.kvm_vmsas() => kvm_vmsas(plan, vp_count, sink),
-        Isolation::Vsm => registers(plan, sink),
+    walk.foreign_before(u32::MAX, sink)?;
+    match isolation {
+        Isolation::SevEs | Isolation::Snp if subject.rules.vmsas == Vmsas::Last => vmsas_last(subject, sink),
+        Isolation::Vsm => registers(subject.plan, sink),
         _ => Ok(()),
     }
 }
 
-struct Walk {
-    isolation: Isolation,
-    profile: Profile,
+/// Save areas of other platforms, by the index of their headers, last first.
+fn foreign_contexts<'p>(subject: &Subject<'p, '_>) -> Vec<(u32, &'p VpContext<'p>, Origin)> {
+    let takes_part = matches!(subject.plan.facts.isolation, Isolation::Snp | Isolation::SevEs);
+    if subject.rules.foreign == ForeignVmsas::Skipped || !takes_part {
+        return Vec::new();
+    }
+    let contexts = subject.others.iter().flat_map(LaunchPlan::vp_contexts);
+    let mut found: Vec<_> = contexts
+        .filter_map(|(context, origin)| match origin {
+            Origin::Header { index, .. } => Some((index, context, origin)),
+            Origin::Host(_) => None,
+        })
+        .collect();
+    found.sort_by_key(|(index, ..)| std::cmp::Reverse(*index));
+    found
 }
 
-impl Walk {
-    fn step<'p>(&self, step: &'p Step<'_>, sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
+struct Walk<'p> {
+    isolation: Isolation,
+    rules: Rules,
+    foreign: Vec<(u32, &'p VpContext<'p>, Origin)>,
+}
+
+impl<'p> Walk<'p> {
+    fn step(&mut self, step: &'p Step<'_>, sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
+        if let Origin::Header { index, .. } = step.origin {
+            self.foreign_before(index, sink)?;
+        }
         match &step.kind {
             StepKind::Import(import) => self.import(import, step.origin, sink),
             StepKind::ErrorRange { gpa, len } if self.isolation == Isolation::Vsm => (0..len / PAGE_SIZE)
@@ -167,14 +160,26 @@ impl Walk {
                         origin: step.origin,
                     })
                 }),
-            StepKind::VpContext(context) if !self.profile.kvm_vmsas() => {
+            StepKind::VpContext(context) if self.rules.vmsas == Vmsas::InPlace => {
                 self.vmsa_in_place(context, step.origin, sink)
             }
             _ => Ok(()),
         }
     }
 
-    fn vmsa_in_place<'p>(
+    /// Submits the other platforms' save areas that stand before header `index`.
+    fn foreign_before(&mut self, index: u32, sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
+        while let Some((at, context, origin)) = self.foreign.last().copied() {
+            if at >= index {
+                break;
+            }
+            self.foreign.pop();
+            self.vmsa_in_place(context, origin, sink)?;
+        }
+        Ok(())
+    }
+
+    fn vmsa_in_place(
         &self,
         context: &'p VpContext<'_>,
         origin: Origin,
@@ -184,8 +189,8 @@ impl Walk {
             (VpState::Vmsa(page), Isolation::Snp | Isolation::SevEs) => {
                 let what = Measured::Vmsa {
                     vp: context.vp,
-                    gpa: context.gpa,
-                    page: VmsaPage::Borrowed(page),
+                    gpa: vmsa_gpa(self.rules.address, context.gpa),
+                    page: save_area(page, self.rules.contents, self.isolation),
                 };
                 sink(Event { what, origin })
             }
@@ -193,7 +198,7 @@ impl Walk {
         }
     }
 
-    fn import<'p>(
+    fn import(
         &self,
         import: &'p Import<'_>,
         origin: Origin,
@@ -212,7 +217,7 @@ impl Walk {
                 });
             }
             // The igvm crate counts an empty 2 MiB page as one record (sev.md 2.9, file g11).
-            let one_record = self.profile == Profile::FileOrder && data.is_empty();
+            let one_record = self.rules.large == LargeEmptyPages::OneRecord && data.is_empty();
             let count = if one_record { 1 } else { page.size / PAGE_SIZE };
             for i in 0..count {
                 let start = ((i * PAGE_SIZE) as usize).min(data.len());
@@ -224,27 +229,30 @@ impl Walk {
         Ok(())
     }
 
-    /// What this profile makes of a page; `None` when it submits nothing.
-    fn classify<'p>(&self, kind: PageKind, contents: &PageContents<'p, '_>) -> Option<(PageClass, &'p [u8])> {
+    /// What these rules make of a page; `None` when nothing is submitted.
+    fn classify(&self, kind: PageKind, contents: &PageContents<'p, '_>) -> Option<(PageClass, &'p [u8])> {
         let legacy_sev = matches!(self.isolation, Isolation::Sev | Isolation::SevEs);
+        let only_data = legacy_sev && self.rules.legacy == LegacyPages::WithData;
         let data = match contents {
             PageContents::Bytes(bytes) => *bytes,
             PageContents::Zero => &[],
             PageContents::Parameters(_, page) => {
-                let skipped = legacy_sev || (self.profile.is_igvmmeasure() && *page > 0);
-                return (!skipped).then_some((PageClass::Unmeasured, &[]));
+                let skipped = match self.rules.areas {
+                    Areas::AllPages => false,
+                    Areas::FirstPage => *page > 0,
+                    Areas::Skipped => true,
+                };
+                return (!skipped && !legacy_sev).then_some((PageClass::Unmeasured, &[]));
             }
         };
         let has_data = matches!(contents, PageContents::Bytes(_));
+        let normal = || Some((self.normal(has_data)?, data));
         match kind {
-            PageKind::Shared if self.profile.is_igvmmeasure() => Some((self.normal(has_data), data)),
+            PageKind::Shared if self.rules.shared == SharedPages::Measured => normal(),
             PageKind::Shared => None,
-            // igvmmeasure adds nothing for SEV zero pages and hashes unmeasured ones (sev.md 2.9, g9).
-            PageKind::Measured if legacy_sev && self.profile.is_igvmmeasure() && !has_data => None,
-            PageKind::Unmeasured if legacy_sev && self.profile.is_igvmmeasure() && has_data => {
-                Some((PageClass::Normal, data))
-            }
-            PageKind::Measured => Some((self.normal(has_data), data)),
+            PageKind::Measured if only_data && !has_data => None,
+            PageKind::Unmeasured if only_data && has_data => Some((PageClass::Normal, data)),
+            PageKind::Measured => normal(),
             PageKind::Unmeasured if legacy_sev => None,
             PageKind::Unmeasured => Some((PageClass::Unmeasured, data)),
             PageKind::Secrets => Some((PageClass::Secrets, data)),
@@ -252,11 +260,12 @@ impl Walk {
         }
     }
 
-    fn normal(&self, has_data: bool) -> PageClass {
-        if self.isolation == Isolation::Snp && self.profile.native_zero() && !has_data {
-            PageClass::Zero
-        } else {
-            PageClass::Normal
+    fn normal(&self, has_data: bool) -> Option<PageClass> {
+        match self.rules.empty {
+            _ if has_data => Some(PageClass::Normal),
+            EmptyPages::Skipped => None,
+            EmptyPages::Zero if self.isolation == Isolation::Snp => Some(PageClass::Zero),
+            EmptyPages::Zero | EmptyPages::Normal => Some(PageClass::Normal),
         }
     }
 
@@ -270,7 +279,7 @@ impl Walk {
     /// QEMU 10.2 (backends/igvm.c, read): pages with adjacent addresses, equal attributes and adjacent
     /// headers form a run that goes out when the next page breaks it or at the end; a parameter insert
     /// goes out at once and so overtakes the run before it.
-    fn qemu_order<'p>(&self, steps: &'p [Step<'_>], sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
+    fn qemu_order(&mut self, steps: &'p [Step<'_>], sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
         let mut held: &[Step<'_>] = &[];
         for (i, step) in steps.iter().enumerate() {
             let StepKind::Import(import) = &step.kind else {
@@ -288,6 +297,18 @@ impl Walk {
             held = std::slice::from_ref(step);
         }
         held.iter().try_for_each(|s| self.step(s, sink))
+    }
+
+    /// Steps by the address of their first page.
+    fn address_order(&mut self, steps: &'p [Step<'_>], sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
+        let mut sorted: Vec<&'p Step<'_>> = steps.iter().collect();
+        sorted.sort_by_key(|step| match &step.kind {
+            StepKind::Import(import) => import.gpa,
+            StepKind::ErrorRange { gpa, .. } => *gpa,
+            StepKind::VpContext(context) => context.gpa,
+            StepKind::ExpectMemory(_) => 0,
+        });
+        sorted.into_iter().try_for_each(|step| self.step(step, sink))
     }
 }
 
@@ -310,33 +331,63 @@ fn page_event(gpa: u64, class: PageClass, data: &[u8]) -> Measured<'_> {
     Measured::Page { gpa, class, data }
 }
 
-/// KVM measures one VMSA for each VP in creation order, after every page, at one fixed address.
-fn kvm_vmsas<'p>(
-    plan: &'p LaunchPlan<'_>,
-    vp_count: u32,
-    sink: &mut Sink<'_, 'p>,
-) -> Result<(), MeasureError> {
-    for vp in 0..vp_count {
-        let context = plan.vp_contexts().find(|(c, _)| c.vp == vp);
-        let (page, origin) = match context {
+const fn vmsa_gpa(address: VmsaAddress, file: u64) -> u64 {
+    match address {
+        VmsaAddress::Kvm => x86defs::vmsa::KVM_VMSA_GPA,
+        VmsaAddress::File => file,
+    }
+}
+
+/// What is measured of a save area of the image.
+fn save_area<'p>(page: &'p [u8], contents: VmsaContents, isolation: Isolation) -> VmsaPage<'p> {
+    if contents == VmsaContents::File {
+        return VmsaPage::Borrowed(page);
+    }
+    let mut image = kvm_vmsa::kvm_image(page, isolation).page;
+    match contents {
+        VmsaContents::File | VmsaContents::Kvm => {}
+        VmsaContents::KvmWithoutFpu => {
+            image[offset::MXCSR..offset::MXCSR + 4].fill(0);
+            image[offset::FCW..offset::FCW + 2].fill(0);
+        }
+        VmsaContents::KvmWithSignature(signature) => {
+            image[offset::RDX..offset::RDX + 8].copy_from_slice(&u64::from(signature).to_le_bytes());
+        }
+        VmsaContents::KvmWithFeatures(bits) => {
+            let field = &mut image[offset::SEV_FEATURES..offset::SEV_FEATURES + 8];
+            for (byte, more) in field.iter_mut().zip(bits.to_le_bytes()) {
+                *byte |= more;
+            }
+        }
+    }
+    VmsaPage::Owned(image)
+}
+
+/// One VMSA for each VP in creation order, after every page. VPs that no context describes start in KVM's
+/// own reset state.
+fn vmsas_last<'p>(subject: &Subject<'p, '_>, sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
+    let isolation = subject.plan.facts.isolation;
+    for vp in 0..subject.vp_count {
+        let context = subject.plan.vp_contexts().find(|(c, _)| c.vp == vp);
+        let (page, gpa, origin) = match context {
             Some((
                 VpContext {
                     state: VpState::Vmsa(page),
+                    gpa,
                     ..
                 },
                 origin,
-            )) => (page.as_ref(), origin),
-            _ => (&[][..], Origin::Host("kvm reset state")),
-        };
-        let image = if page.is_empty() {
-            kvm_vmsa::reset_state(plan.facts.isolation)
-        } else {
-            kvm_vmsa::kvm_image(page, plan.facts.isolation).page
+            )) => (save_area(page, subject.rules.contents, isolation), *gpa, origin),
+            _ => (
+                VmsaPage::Owned(kvm_vmsa::reset_state(isolation)),
+                x86defs::vmsa::KVM_VMSA_GPA,
+                Origin::Host("kvm reset state"),
+            ),
         };
         let what = Measured::Vmsa {
             vp,
-            gpa: x86defs::vmsa::KVM_VMSA_GPA,
-            page: VmsaPage::Owned(image),
+            gpa: vmsa_gpa(subject.rules.address, gpa),
+            page,
         };
         sink(Event { what, origin })?;
     }

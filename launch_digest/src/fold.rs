@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256, Sha384};
 use x86defs::paging::{PAGE_BYTES, PAGE_SIZE};
 
 /// A running digest. `push` may hold events back; `value` flushes.
+#[derive(Clone)]
 pub(crate) enum Fold<'p> {
     Snp(Snp<'p>),
     /// SHA-256 over the submitted plaintext; VMSAs too for SEV-ES (sev.md 2.1, 2.3).
@@ -35,9 +36,17 @@ impl<'p> Fold<'p> {
     pub(crate) fn push(&mut self, event: Event<'p>) {
         match self {
             Self::Snp(s) => s.push(event),
-            Self::Sev(h) => sev(h, &event.what),
-            Self::Tdx(h) => tdx(h, &event.what),
-            Self::Vbs(digest) => vbs(digest, &event.what),
+            _ => self.absorb(&event.what),
+        }
+    }
+
+    /// Takes something over at once. SEV-SNP's fold holds pages back and takes nothing this way.
+    pub(crate) fn absorb(&mut self, what: &Measured<'_>) {
+        match self {
+            Self::Snp(_) => {}
+            Self::Sev(h) => sev(h, what),
+            Self::Tdx(h) => tdx(h, what),
+            Self::Vbs(digest) => vbs(digest, what),
         }
     }
 
@@ -70,6 +79,7 @@ fn sev(hash: &mut Sha256, what: &Measured<'_>) {
 }
 
 /// The SEV-SNP record chain (sev.md 2.4).
+#[derive(Clone)]
 pub(crate) struct Snp<'p> {
     digest: Hash384,
     batch: usize,
@@ -129,7 +139,7 @@ impl<'p> Snp<'p> {
 }
 
 /// One link of the chain: SHA-384 of the 112-byte PAGE_INFO record.
-fn record(digest: &Hash384, contents: &Hash384, page_type: u8, gpa: u64) -> Hash384 {
+pub(crate) fn record(digest: &Hash384, contents: &Hash384, page_type: u8, gpa: u64) -> Hash384 {
     let mut r = [0; 112];
     r[..48].copy_from_slice(digest);
     r[48..96].copy_from_slice(contents);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //! Computing a digest, with or without its steps.
 
-use crate::events::{Event, Measured, PageClass, Profile, submit};
+use crate::events::{Event, Measured, PageClass, Subject, submit_by_rules};
 use crate::fold::Fold;
 use crate::kvm_vmsa::{self, FieldIssue};
+use crate::profile::Profile;
 use launch_plan::{Isolation, LaunchPlan, Origin, PageKind, VpIndex, VpState};
 use std::fmt;
 
@@ -118,12 +119,28 @@ pub enum MeasureError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn measure(plan: &LaunchPlan<'_>, options: &Options) -> Result<Measurement, MeasureError> {
+    measure_among(plan, &[], options)
+}
+
+/// Computes the launch digest of `plan`, which stands in one file with `others`: some tools measure those
+/// platforms' save areas, too.
+pub fn measure_among(
+    plan: &LaunchPlan<'_>,
+    others: &[LaunchPlan<'_>],
+    options: &Options,
+) -> Result<Measurement, MeasureError> {
     let isolation = plan.facts.isolation;
-    let vp_count = vp_count(plan, options.vp_count)?;
+    let vp_count = needed_vps(plan, options.vp_count)?;
     let batch = if options.trace { 1 } else { BATCH };
     let mut fold = Fold::new(isolation, batch).ok_or(MeasureError::NoDigest(isolation))?;
     let mut trace = Vec::new();
-    submit(plan, options.profile, vp_count, &mut |event| {
+    let subject = Subject {
+        plan,
+        others,
+        vp_count,
+        rules: options.profile.rules(),
+    };
+    submit_by_rules(&subject, &mut |event| {
         let described = options.trace.then(|| (describe(&event), event.origin));
         fold.push(event);
         if let Some((what, origin)) = described {
@@ -147,7 +164,7 @@ pub fn measure(plan: &LaunchPlan<'_>, options: &Options) -> Result<Measurement, 
 }
 
 /// The VP count to measure for, checked against the contexts.
-fn vp_count(plan: &LaunchPlan<'_>, asked: Option<u32>) -> Result<u32, MeasureError> {
+pub(crate) fn needed_vps(plan: &LaunchPlan<'_>, asked: Option<u32>) -> Result<u32, MeasureError> {
     let highest = plan.vp_contexts().map(|(c, _)| c.vp).max();
     let needed = highest.map_or(1, |v| v.saturating_add(1));
     match (asked, highest) {
