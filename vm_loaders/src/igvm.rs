@@ -27,11 +27,14 @@
 //! A file is untrusted: no input panics, overflows, or takes more memory than a small multiple of its
 //! header count.
 //!
-//! Not here: launching, measuring, printing (`igvmtool`), and CoRIM contents.
+//! [`corim_document`] makes the CoRIM document that endorses a digest.
+//!
+//! Not here: launching, measuring, printing (`igvmtool`), and what foreign CoRIM documents say.
 
 mod check;
 mod codes;
 mod context;
+mod corim;
 mod edit;
 mod encode;
 mod endorse;
@@ -48,8 +51,9 @@ pub mod support;
 
 pub use check::Platform;
 pub use codes::{CODES, Code, CodeInfo, Severity};
+pub use corim::corim_document;
 pub use edit::{Edit, EditError, NewHeader};
-pub use encode::{EncodeError, EncodeOptions, Encoded, encode};
+pub use encode::{EncodeError, EncodeOptions, Encoded, encode, encode_with_records};
 pub use endorse::snp_id_block;
 pub use file::{File, FixedHeader, FormatVersion};
 pub use header::{Header, HeaderError, RawHeader, Section, type_name};

@@ -16,11 +16,13 @@ mod elf;
 mod memory;
 mod mtrr;
 mod pvh;
+mod snp;
 
 pub use bzimage::split_setup;
 pub use memory::{ACPI_GPA, ACPI_ROOM, COMMAND_LINE_GPA, COMMAND_LINE_ROOM, ZERO_PAGE_GPA};
 pub use mtrr::host_registers;
 pub use pvh::START_INFO_MAGIC;
+pub use snp::{SnpDirect, plan_snp};
 
 use crate::acpi::{self, AcpiSet, SetError};
 use crate::uefi::identity_map_4gib;
@@ -91,6 +93,10 @@ pub enum LinuxError {
         "the initrd of {len:#x} bytes does not fit between the kernel's end {from:#x} and {limit:#x}; -m must be larger or the initrd smaller"
     )]
     InitrdDoesNotFit { len: u64, from: u64, limit: u64 },
+    #[error(
+        "sev-snp needs a kernel with a 64-bit entry point; a PVH kernel has a 32-bit one, use its bzImage"
+    )]
+    SnpNeedsLongEntry,
     #[error("the initrd is empty")]
     EmptyInitrd,
     #[error("the command line is {have} bytes long; this kernel takes at most {limit}")]
@@ -133,6 +139,11 @@ enum Entry {
 
 /// The plan for a kernel: native, one boot processor.
 pub fn plan<'a>(inputs: &LinuxInputs<'a, '_>) -> Result<LaunchPlan<'a>, LinuxError> {
+    plan_parts(inputs).map(|(plan, _)| plan)
+}
+
+/// The plan and how the kernel is entered.
+fn plan_parts<'a>(inputs: &LinuxInputs<'a, '_>) -> Result<(LaunchPlan<'a>, Entry), LinuxError> {
     let layout = inputs.layout;
     let low_ram = low_ram(layout)?;
     let kernel = parse_kernel(inputs.kernel)?;
@@ -168,7 +179,7 @@ pub fn plan<'a>(inputs: &LinuxInputs<'a, '_>) -> Result<LaunchPlan<'a>, LinuxErr
         state: VpState::Native(Box::new(boot_state(kernel.entry))),
     };
     builder.vp_context(context, Origin::Host("linux boot processor"))?;
-    Ok(builder.finish())
+    Ok((builder.finish(), kernel.entry))
 }
 
 /// What the zero page or start info tells the kernel.

@@ -8,12 +8,14 @@
 
 pub mod config;
 mod firmware;
+mod isolated;
 mod layout;
 mod load;
 mod mtrr;
 mod parameters;
 
 pub use firmware::{FirmwareError, find_sec_entry};
+pub use isolated::{BoundaryError, SnpOptions, plan_snp, plan_tdx};
 pub use layout::{aarch64, x64};
 pub use load::{ConfigType, UefiError, identity_map_4gib, plan};
 pub use mtrr::{host_registers, variable_mtrrs};

@@ -56,6 +56,16 @@ pub enum EncodeError {
 
 /// Encodes one plan per platform. Nothing is copied but headers and contexts; see [`Encoded`].
 pub fn encode<'p>(plans: &'p [LaunchPlan<'_>], options: &EncodeOptions) -> Result<Encoded<'p>, EncodeError> {
+    encode_with_records(plans, options, &[])
+}
+
+/// Encodes with more initialization headers, given by type and content; with the optional bit set, readers
+/// that do not know them skip them. The `igvm` crate 0.5.0 refuses files with such headers.
+pub fn encode_with_records<'p>(
+    plans: &'p [LaunchPlan<'_>],
+    options: &EncodeOptions,
+    records: &[(u32, &[u8])],
+) -> Result<Encoded<'p>, EncodeError> {
     let arch = plans.first().ok_or(EncodeError::NoPlans)?.facts.arch;
     for (index, plan) in plans.iter().enumerate() {
         let isolation = plan.facts.isolation;
@@ -92,6 +102,9 @@ pub fn encode<'p>(plans: &'p [LaunchPlan<'_>], options: &EncodeOptions) -> Resul
     }
     if let Some(text) = &options.version_string {
         encoder.out.header(&Header::VersionString(text.as_bytes()));
+    }
+    for (typ, content) in records {
+        encoder.out.raw_header(*typ, content);
     }
     for (plan, &mask) in plans.iter().zip(&masks) {
         encoder.directives(plan, mask)?;

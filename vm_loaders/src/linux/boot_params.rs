@@ -30,6 +30,7 @@ pub(super) mod offset {
     pub(crate) const INITRD_ADDR_MAX: usize = 0x22C;
     pub(crate) const XLOADFLAGS: usize = 0x236;
     pub(crate) const CMDLINE_SIZE: usize = 0x238;
+    pub(crate) const SETUP_DATA: usize = 0x250;
     pub(crate) const PREF_ADDRESS: usize = 0x258;
     pub(crate) const INIT_SIZE: usize = 0x260;
     /// The setup header may not grow beyond this.

@@ -14,6 +14,7 @@ const GUID_FOOTER: [u8; 16] = FOOTER.to_bytes_le();
 const GUID_SEV_ES_RESET: [u8; 16] = Uuid::from_u128(0x00F7_71DE_1A7E_4FCB_890E_68C7_7E2F_B44E).to_bytes_le();
 const GUID_SEV_METADATA: [u8; 16] = Uuid::from_u128(0xDC88_6566_984A_4798_A75E_5585_A7BF_67CC).to_bytes_le();
 const GUID_HASH_TABLE: [u8; 16] = Uuid::from_u128(0x7255_371F_3A3B_4B04_927B_1DA6_EFA8_D454).to_bytes_le();
+const GUID_TDX: [u8; 16] = Uuid::from_u128(0xE47A_6535_984A_4798_865E_4685_A7BF_8EC2).to_bytes_le();
 const GUID_IGVM: [u8; 16] = Uuid::from_u128(0x784F_A70E_3176_4677_8A20_04B6_8699_E374).to_bytes_le();
 
 /// Bytes between the footer GUID and the end of the image (the reset vector).
@@ -63,7 +64,7 @@ pub enum OvmfError {
     #[error(transparent)]
     Plan(#[from] launch_plan::PlanError),
     /// A platform that OVMF images are not wrapped for.
-    #[error("ovmf images cannot be wrapped for {0}; choose native, sev, sev-es or sev-snp")]
+    #[error("ovmf images cannot be wrapped for {0}; choose native, sev, sev-es, sev-snp or tdx")]
     Platform(&'static str),
 }
 
@@ -93,6 +94,34 @@ pub struct Section {
     pub kind: SectionKind,
 }
 
+/// What a section of the TDX metadata is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TdxKind {
+    /// Boot firmware volume: code (type 0).
+    Firmware,
+    /// Configuration volume: variables (type 1).
+    Variables,
+    /// Hand-off blocks, which the host writes (type 2).
+    HandOff,
+    /// Stack and heap before memory is accepted (type 3).
+    Temporary,
+}
+
+/// A section of the TDX metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TdxSection {
+    /// First byte address, page aligned.
+    pub gpa: u64,
+    /// Length in bytes, a multiple of 4 KiB.
+    pub len: u64,
+    /// Where its bytes are in the image, as offset and length; no bytes are zeros.
+    pub image: (usize, usize),
+    /// What it is for.
+    pub kind: TdxKind,
+    /// Its contents are measured (attribute bit 0, MR.EXTEND).
+    pub measured: bool,
+}
+
 /// The image's own IGVM metadata (edk2 from 2026 on).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct IgvmArea {
@@ -115,6 +144,9 @@ pub struct Tables {
     pub hash_table: Option<(u32, u32)>,
     /// SEV metadata sections in table order; `None` when the image has none.
     pub sections: Option<Vec<Section>>,
+    /// TDX metadata sections in table order; `None` when the image has none, or is the code part of a
+    /// flash whose variables are in another file.
+    pub tdx: Option<Vec<TdxSection>>,
     /// IGVM metadata.
     pub igvm: Option<IgvmArea>,
 }
@@ -181,6 +213,11 @@ impl Tables {
             self.hash_table = Some(pair.ok_or_else(|| bad("hash table entry", at, "shorter than 8 bytes"))?);
         } else if guid == GUID_SEV_METADATA {
             self.sections = Some(sections(image, metadata_offset(image, data, at)?)?);
+        } else if guid == GUID_TDX {
+            let metadata = metadata_offset(image, data, at)?;
+            if !is_code_part(image, metadata) {
+                self.tdx = Some(tdx_sections(image, metadata)?);
+            }
         } else if guid == GUID_IGVM {
             self.igvm = Some(igvm_area(image, metadata_offset(image, data, at)?)?);
         }
@@ -256,6 +293,59 @@ fn sections(image: &[u8], at: usize) -> Result<Vec<Section>, OvmfError> {
         });
     }
     Ok(out)
+}
+
+/// Whether the TDX metadata at `at` says that this image is the code part of a larger flash (Debian's
+/// OVMF_CODE_4M.fd): its offsets count from the start of the variables, which are in another file.
+fn is_code_part(image: &[u8], at: usize) -> bool {
+    let first = [0, 4, 24].map(|field| u32_at(image, at + 16 + field));
+    matches!(first, [Some(offset), Some(bytes), Some(0)] if offset > 0 && bytes as usize == image.len())
+}
+
+/// TDX metadata: `TDVF`, u32 length, u32 version, u32 count, then {u32 image offset, u32 image size, u64
+/// address, u64 size, u32 type, u32 attributes} (Intel TDX Virtual Firmware Design Guide, table 11-2).
+fn tdx_sections(image: &[u8], at: usize) -> Result<Vec<TdxSection>, OvmfError> {
+    const TABLE: &str = "tdx metadata";
+    if image.get(at..at.saturating_add(4)) != Some(b"TDVF") {
+        return Err(bad(TABLE, at, "no TDVF signature"));
+    }
+    let header = |i: usize| u32_at(image, at + 4 * i).ok_or_else(|| bad(TABLE, at, "cut off"));
+    let (version, count) = (header(2)?, header(3)?);
+    if version != 1 || count > MAX_SECTIONS {
+        let reason = format!("version {version} with {count} sections; known is version 1");
+        return Err(bad(TABLE, at, reason));
+    }
+    (0..count as usize)
+        .map(|i| tdx_section(image, at + 16 + 32 * i))
+        .collect()
+}
+
+fn tdx_section(image: &[u8], place: usize) -> Result<TdxSection, OvmfError> {
+    const TABLE: &str = "tdx metadata";
+    let word = |n: usize| u32_at(image, place + 4 * n).ok_or_else(|| bad(TABLE, place, "cut off"));
+    let long = |n: usize| Ok::<_, OvmfError>(u64::from(word(n)?) | u64::from(word(n + 1)?) << 32);
+    let (offset, bytes, gpa, len) = (word(0)? as usize, word(1)? as usize, long(2)?, long(4)?);
+    let kind = match word(6)? {
+        0 => TdxKind::Firmware,
+        1 => TdxKind::Variables,
+        2 => TdxKind::HandOff,
+        3 => TdxKind::Temporary,
+        other => return Err(bad(TABLE, place, format!("unknown section type {other:#x}"))),
+    };
+    let aligned = gpa % 0x1000 == 0 && len > 0 && len % 0x1000 == 0 && gpa.checked_add(len).is_some();
+    if !aligned || bytes as u64 > len || offset.checked_add(bytes).is_none_or(|end| end > image.len()) {
+        let reason = format!(
+            "section {gpa:#x} with {len:#x} bytes, {bytes:#x} of them at image offset {offset:#x}, does not fit"
+        );
+        return Err(bad(TABLE, place, reason));
+    }
+    Ok(TdxSection {
+        gpa,
+        len,
+        image: (offset, bytes),
+        kind,
+        measured: word(7)? & 1 != 0,
+    })
 }
 
 /// IGVM metadata: `IGVM`, u32 length, u32 version, u32 count, then {u32 base, u32 size, u32 type}.

@@ -5,7 +5,7 @@
 //! sections in table order, parameters, then one context for each VP - the order of QEMU's own launch.
 
 use crate::ovmf::save_area::{ResetVp, reset_save_area};
-use crate::ovmf::tables::{IgvmArea, OvmfError, SectionKind, Tables};
+use crate::ovmf::tables::{IgvmArea, OvmfError, SectionKind, Tables, TdxKind};
 use launch_plan::{
     Arch, Contents, Import, Isolation, LaunchPlan, NativeContext, Origin, PageKind, ParameterArea,
     ParameterKind, ParameterSlot, PlanBuilder, PlatformFacts, VpContext, VpIndex, VpState,
@@ -15,6 +15,8 @@ use x86defs::vmsa::KVM_VMSA_GPA;
 use x86defs::{SegmentAttributes, SegmentRegister, TableRegister, cr0};
 
 const FOUR_GIB: u64 = 1 << 32;
+/// The shared bit of a TDX guest with 48 address bits.
+const TDX_BOUNDARY: u64 = 1 << 47;
 /// What real-mode firmware finds below 1 MiB: the last 128 KiB of the image again.
 const MIRROR: u64 = 0x2_0000;
 /// Linear address of the first instruction of the BSP.
@@ -75,17 +77,23 @@ pub fn plan<'a>(image: &'a [u8], options: &WrapOptions) -> Result<LaunchPlan<'a>
     let isolation = options.isolation;
     if !matches!(
         isolation,
-        Isolation::Native | Isolation::Sev | Isolation::SevEs | Isolation::Snp
+        Isolation::Native | Isolation::Sev | Isolation::SevEs | Isolation::Snp | Isolation::Tdx
     ) {
         return Err(OvmfError::Platform(isolation.name()));
     }
     let tables = Tables::read(image)?;
+    let is_tdx = isolation == Isolation::Tdx;
     let facts = PlatformFacts {
         policy: options.policy(),
+        shared_gpa_boundary: if is_tdx { TDX_BOUNDARY } else { 0 },
         ..PlatformFacts::new(isolation, Arch::X64)
     };
     let mut builder = PlanBuilder::new(facts);
-    firmware(&mut builder, image, options)?;
+    if is_tdx {
+        tdx_sections(&mut builder, image, &tables)?;
+    } else {
+        firmware(&mut builder, image, options)?;
+    }
     if isolation == Isolation::Snp {
         metadata(&mut builder, &tables)?;
     }
@@ -105,6 +113,46 @@ fn firmware<'a>(
     if options.mirror && options.isolation == Isolation::Native {
         let tail = &image[image.len() - MIRROR as usize..];
         pages(builder, 0x10_0000 - MIRROR, tail, "ovmf image below 1 MiB")?;
+    }
+    Ok(())
+}
+
+/// What the metadata lists, in table order, as QEMU submits it. Hand-off blocks are the host's to write:
+/// their pages are zero here and no part of the digest.
+fn tdx_sections<'a>(
+    builder: &mut PlanBuilder<'a>,
+    image: &'a [u8],
+    tables: &Tables,
+) -> Result<(), OvmfError> {
+    let missing = OvmfError::Missing {
+        platform: "tdx",
+        table: "tdx metadata",
+    };
+    for section in tables.tdx.as_ref().ok_or(missing)? {
+        let (offset, len) = section.image;
+        let bytes = image.get(offset..offset + len).unwrap_or(&[]);
+        let what = match section.kind {
+            TdxKind::Firmware => "ovmf image",
+            TdxKind::Variables => "ovmf variables",
+            TdxKind::HandOff => "ovmf hand-off blocks",
+            TdxKind::Temporary => "ovmf temporary memory",
+        };
+        let import = Import {
+            gpa: section.gpa,
+            len: section.len,
+            large: false,
+            kind: if section.measured {
+                PageKind::Measured
+            } else {
+                PageKind::Unmeasured
+            },
+            contents: if bytes.is_empty() {
+                Contents::Zero
+            } else {
+                Contents::borrowed(bytes)
+            },
+        };
+        builder.import(import, Origin::Host(what))?;
     }
     Ok(())
 }

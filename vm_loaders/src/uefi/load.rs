@@ -4,9 +4,11 @@
 //!
 //! Always true: the image is borrowed, never copied; the plan names no RAM beyond what the firmware
 //! needs and holds no blob, so 0x709000 stays free for the host's unless `config_type: igvm` puts the
-//! parameter area there. R12 is never set here. Not here: isolated variants.
+//! parameter area there. R12 is never set here. Not here: isolated variants (`super::isolated`).
 
 use super::firmware::{FirmwareError, find_sec_entry};
+use super::isolated::BoundaryError;
+use super::parameters::{Extras, Places};
 use super::{mtrr, parameters, x64};
 use launch_plan::{
     Arch, Contents, ExpectMemory, Import, Isolation, LaunchPlan, Origin, PageKind, PlanBuilder, PlanError,
@@ -34,15 +36,30 @@ pub enum UefiError {
     Firmware(#[from] FirmwareError),
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Boundary(#[from] BoundaryError),
 }
 
 /// The plan for an image: VSM_ISOLATION, VTL 0, one boot processor.
 pub fn plan(image: &[u8], config: ConfigType) -> Result<LaunchPlan<'_>, UefiError> {
-    let entry = x64::IMAGE_GPA + find_sec_entry(image)?;
     let mut builder = PlanBuilder::new(PlatformFacts::new(Isolation::Vsm, Arch::X64));
+    steps(&mut builder, image, config, page_tables(), Extras::default())?;
+    Ok(builder.finish())
+}
+
+/// Adds everything but isolated platforms' own pages and returns the firmware's entry point. A register
+/// list is added on VSM_ISOLATION only.
+pub(super) fn steps<'a>(
+    builder: &mut PlanBuilder<'a>,
+    image: &'a [u8],
+    config: ConfigType,
+    page_tables: Vec<u8>,
+    extras: Extras,
+) -> Result<u64, UefiError> {
+    let entry = x64::IMAGE_GPA + find_sec_entry(image)?;
     let end = match config {
         ConfigType::None => x64::CONFIG_BLOB_GPA,
-        ConfigType::Igvm => parameters::END_GPA,
+        ConfigType::Igvm => Places::new(&extras).end_gpa(),
     };
     let expect = ExpectMemory {
         gpa: 0,
@@ -50,12 +67,14 @@ pub fn plan(image: &[u8], config: ConfigType) -> Result<LaunchPlan<'_>, UefiErro
         vtl2_protectable: false,
     };
     builder.expect_memory(expect, Origin::Host("uefi memory"))?;
-    let context = VpContext {
-        vp: 0,
-        gpa: 0,
-        state: VpState::Vbs(registers(entry)),
-    };
-    builder.vp_context(context, Origin::Host("uefi boot processor"))?;
+    if builder.plan_mut().facts.isolation == Isolation::Vsm {
+        let context = VpContext {
+            vp: 0,
+            gpa: 0,
+            state: VpState::Vbs(registers(entry)),
+        };
+        builder.vp_context(context, Origin::Host("uefi boot processor"))?;
+    }
 
     let parts = [
         (
@@ -68,7 +87,7 @@ pub fn plan(image: &[u8], config: ConfigType) -> Result<LaunchPlan<'_>, UefiErro
             "uefi page tables",
             x64::PAGE_TABLES_GPA,
             x64::PAGE_TABLES_SIZE,
-            owned(page_tables()),
+            owned(page_tables),
         ),
         ("uefi gdt", x64::GDT_GPA, PAGE_SIZE, owned(gdt())),
         (
@@ -89,12 +108,12 @@ pub fn plan(image: &[u8], config: ConfigType) -> Result<LaunchPlan<'_>, UefiErro
         builder.import(import, Origin::Host(what))?;
     }
     if config == ConfigType::Igvm {
-        parameters::add(&mut builder)?;
+        parameters::add(builder, extras)?;
     }
-    Ok(builder.finish())
+    Ok(entry)
 }
 
-fn owned(bytes: Vec<u8>) -> Contents<'static> {
+pub(super) fn owned(bytes: Vec<u8>) -> Contents<'static> {
     Contents::Bytes(Cow::Owned(bytes))
 }
 
@@ -140,7 +159,7 @@ const DATA_ATTRIBUTES: u32 = 0xC093;
 
 /// The boot processor's registers (uefi-launch 5.2). R8-R11 are the hypervisor isolation leaf, all
 /// zero when not isolated.
-fn registers(entry: u64) -> Vec<VbsRegister> {
+pub(super) fn registers(entry: u64) -> Vec<VbsRegister> {
     use VbsRegisterName as Name;
     let flat = |selector, attributes| {
         VbsValue::Segment(SegmentRegister {

@@ -94,6 +94,7 @@ pub mod offset {
     pub const RDI: usize = 0x338;
     pub const R8: usize = 0x340;
     pub const SEV_FEATURES: usize = 0x3B0;
+    pub const VIRTUAL_TOM: usize = 0x3C8;
     pub const XCR0: usize = 0x3E8;
     pub const MXCSR: usize = 0x408;
     pub const FCW: usize = 0x410;

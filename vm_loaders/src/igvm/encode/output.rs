@@ -130,8 +130,12 @@ impl<'p> Output<'p> {
 
     /// Appends a header.
     pub(super) fn header(&mut self, header: &Header<'_>) {
-        let content = header.content();
-        self.headers.extend_from_slice(&header.typ().to_le_bytes());
+        self.raw_header(header.typ(), header.content());
+    }
+
+    /// Appends a header of any type.
+    pub(super) fn raw_header(&mut self, typ: u32, content: &[u8]) {
+        self.headers.extend_from_slice(&typ.to_le_bytes());
         self.headers
             .extend_from_slice(&(content.len() as u32).to_le_bytes());
         self.headers.extend_from_slice(content);

@@ -117,7 +117,14 @@ fn a_missing_table_matters_only_where_it_is_needed() {
             table: "sev metadata"
         }
     );
-    assert_eq!(error(Isolation::Tdx), OvmfError::Platform("tdx"));
+    assert_eq!(
+        error(Isolation::Tdx),
+        OvmfError::Missing {
+            platform: "tdx",
+            table: "tdx metadata"
+        }
+    );
+    assert_eq!(error(Isolation::Cca), OvmfError::Platform("cca"));
 }
 
 #[test]
@@ -127,4 +134,59 @@ fn overlapping_sections_are_refused() {
         .unwrap_err()
         .to_string();
     assert!(text.contains("0x801000"), "{text}");
+}
+
+#[test]
+fn debians_tdx_sections_are_imported_in_table_order() {
+    let Ok(image) = std::fs::read("/usr/share/ovmf/OVMF.fd") else {
+        println!("skipped: debians_tdx_sections_are_imported_in_table_order: package ovmf is not installed");
+        return;
+    };
+    let plan = plan(&image, &WrapOptions::new(Isolation::Tdx, 1)).unwrap();
+    let imports: Vec<_> = plan
+        .steps()
+        .iter()
+        .filter_map(|step| match &step.kind {
+            launch_plan::StepKind::Import(import) => Some((import.gpa, import.kind)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(imports[0], (0xFFE2_0000, launch_plan::PageKind::Measured));
+    assert_eq!(imports[1], (0xFFE0_0000, launch_plan::PageKind::Unmeasured));
+    assert!(imports.len() > 3, "{imports:x?}");
+    assert_eq!(plan.facts.shared_gpa_boundary, 1 << 47);
+}
+
+#[test]
+fn damaged_tdx_metadata_is_refused() {
+    let section = |offset: u32, bytes: u32, gpa: u64, len: u64, kind: u32| {
+        let mut entry = Vec::new();
+        entry.extend(offset.to_le_bytes());
+        entry.extend(bytes.to_le_bytes());
+        entry.extend(gpa.to_le_bytes());
+        entry.extend(len.to_le_bytes());
+        entry.extend(kind.to_le_bytes());
+        entry.extend(1u32.to_le_bytes());
+        entry
+    };
+    for (entry, reason) in [
+        (
+            section(0, 0x1000, 0x80_0000, 0x1000, 9),
+            "unknown section type 0x9",
+        ),
+        (section(0, 0x2000, 0x80_0000, 0x1000, 0), "does not fit"),
+        (section(0x1_F000, 0x2000, 0x80_0000, 0x2000, 0), "does not fit"),
+        (section(0, 0, 0x80_0001, 0x1000, 3), "does not fit"),
+        (section(0, 0, u64::MAX - 0xFFF, 0x1000, 3), "does not fit"),
+    ] {
+        let mut metadata = b"TDVF".to_vec();
+        for word in [48u32, 1, 1] {
+            metadata.extend(word.to_le_bytes());
+        }
+        metadata.extend(entry);
+        let mut image = vec![0; 0x2_0000];
+        image[0x1000..0x1000 + metadata.len()].copy_from_slice(&metadata);
+        let error = super::tdx_sections(&image, 0x1000).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
 }
