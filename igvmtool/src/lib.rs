@@ -15,6 +15,7 @@ mod diff;
 mod extract;
 mod failure;
 mod inspect;
+mod made;
 mod manifest;
 mod measure;
 mod opened;

@@ -3,17 +3,22 @@
 //!
 //! Signing happens here with a key in PEM, or elsewhere: `--emit-block` writes the 96 bytes to sign, and
 //! `--signature` with `--public-key` takes the signature back.
+//!
+//! Always true: the file is edited in place: every other header, unknown ones included, and all data keep
+//! their bytes.
 
 use crate::failure::{Failure, Outcome};
+use crate::made::Made;
 use crate::measure::profile;
-use crate::opened;
+use crate::{opened, progress};
 use launch_digest::id_block::{
     IdBlockFields, signature_from_bytes, signing_key_from_pem, verify, verifying_key_from_pem,
 };
-use launch_digest::{Options, Profile, measure};
+use launch_digest::{Digest, Options, Profile, measure};
 use launch_plan::{IdBlock, Isolation, LaunchPlan};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
-use vm_loaders::igvm::{EncodeOptions, encode};
+use vm_loaders::igvm::{Edit, EditError, Encoded, File, Header, NewHeader, Platform, Section, snp_id_block};
 
 /// Options of `sign`.
 #[derive(Debug, clap::Args)]
@@ -57,6 +62,21 @@ pub(crate) struct Args {
     /// Replace an ID block that the file has already.
     #[arg(long)]
     replace: bool,
+    /// JSON on standard output (schema version 1).
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--emit-block --json` prints (schema version 1).
+#[derive(Serialize)]
+struct Emitted<'b> {
+    schema: u32,
+    /// The file with the bytes to sign.
+    block: String,
+    launch_digest: String,
+    policy: String,
+    guest_svn: u32,
+    profile: &'b str,
 }
 
 fn id(text: &str) -> Result<[u8; 16], String> {
@@ -74,42 +94,78 @@ fn id(text: &str) -> Result<[u8; 16], String> {
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let mapped = opened::map(&args.file)?;
     let file = opened::read(&mapped)?;
-    let mut plans = Vec::new();
-    for platform in file.platforms() {
-        plans.push(opened::plan(&mapped, &file, platform.isolation)?);
-    }
     let shown = args.file.display();
-    let no_snp = || {
+    let platforms = file.platforms();
+    let snp = platforms
+        .iter()
+        .find(|platform| platform.isolation == Isolation::Snp);
+    let snp = snp.ok_or_else(|| {
         Failure::Usage(format!(
             "{shown}: an id block is for sev-snp, and the file has no such platform"
         ))
-    };
-    let snp = plans
-        .iter_mut()
-        .find(|p| p.facts.isolation == Isolation::Snp)
-        .ok_or_else(no_snp)?;
-    if snp.endorsements.id_block.is_some() && !args.replace && args.emit_block.is_none() {
+    })?;
+    let plan = opened::plan(&mapped, &file, Isolation::Snp)?;
+    if plan.endorsements.id_block.is_some() && !args.replace && args.emit_block.is_none() {
         return Err(Failure::Usage(format!(
             "{shown}: the file has an id block already; --replace drops it"
         )));
     }
-    let fields = fields(snp, args)?;
+    let fields = progress::during("measuring", || fields(&plan, args))?;
     if let Some(path) = &args.emit_block {
-        crate::output::write(path, |out| std::io::Write::write_all(out, &fields.to_bytes()))?;
+        emit(path, &fields, args)?;
         return opened::finish(&mapped, Outcome::Fine);
     }
     let block = block(&fields, args)?;
     verify(&block, fields.policy, &fields.launch_digest).map_err(|e| Failure::Usage(e.to_string()))?;
-    snp.endorsements.id_block = Some(Box::new(block));
-    let options = EncodeOptions {
-        format: file.fixed_header().version,
-        version_string: None,
-    };
-    let encoded = encode(&plans, &options).map_err(|e| Failure::Usage(e.to_string()))?;
+    let edited = edited(&file, snp, &block).map_err(|e| Failure::Usage(format!("{shown}: {e}")))?;
     if let Some(path) = &args.output {
-        crate::output::write(path, |out| encoded.write_to(out))?;
+        crate::output::write(path, |out| edited.write_to(out))?;
+        if args.json {
+            report(path, &edited)?;
+        }
     }
     opened::finish(&mapped, Outcome::Fine)
+}
+
+fn emit(path: &Path, fields: &IdBlockFields, args: &Args) -> Result<(), Failure> {
+    crate::output::write(path, |out| std::io::Write::write_all(out, &fields.to_bytes()))?;
+    if !args.json {
+        return Ok(());
+    }
+    crate::output::json(&Emitted {
+        schema: crate::made::SCHEMA,
+        block: path.display().to_string(),
+        launch_digest: Digest(fields.launch_digest.to_vec()).to_string(),
+        policy: format!("{:#x}", fields.policy),
+        guest_svn: fields.guest_svn,
+        profile: args.profile.name(),
+    })
+}
+
+/// The file with `block` in the place of an older one of the platform, or behind all directives.
+fn edited<'a>(file: &File<'a>, snp: &Platform, block: &IdBlock) -> Result<Encoded<'a>, EditError> {
+    let new = || NewHeader::new(&snp_id_block(block, snp.mask));
+    let old = file.headers().iter().position(|raw| {
+        matches!(file.decode(raw), Ok(Header::SnpIdBlock(old)) if old.compatibility_mask & snp.mask != 0)
+    });
+    let mut edit = Edit::new(file);
+    match old {
+        Some(index) => edit.replace(index as u32, new())?,
+        None => edit.insert(edit.end_of(Section::Directive), new())?,
+    }
+    edit.finish()
+}
+
+/// Describes the written file, as it can be read again.
+fn report(path: &Path, edited: &Encoded<'_>) -> Result<(), Failure> {
+    let mapped = opened::map(path)?;
+    let file = opened::read(&mapped)?;
+    let mut plans = Vec::new();
+    for platform in file.platforms() {
+        plans.push(opened::plan(&mapped, &file, platform.isolation)?);
+    }
+    let format = file.fixed_header().version;
+    crate::output::json(&Made::new(path, edited.len(), format, &plans)?)
 }
 
 fn fields(plan: &LaunchPlan<'_>, args: &Args) -> Result<IdBlockFields, Failure> {

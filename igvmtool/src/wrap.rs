@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! `igvmtool wrap`: an OVMF image becomes an IGVM file for one or more platforms.
+//! `igvmtool wrap`: an OVMF image becomes an IGVM file for one or more platforms. The short form of a
+//! manifest with `ovmf` images.
 
 use crate::failure::{Failure, Outcome};
+use crate::made::Made;
 use launch_plan::Isolation;
 use std::path::PathBuf;
 use vm_loaders::igvm::{EncodeOptions, FormatVersion, encode};
@@ -15,7 +17,7 @@ pub(crate) struct Args {
     /// The IGVM file to write.
     #[arg(short, long)]
     output: PathBuf,
-    /// A platform of the file: native, sev, sev-es or sev-snp. Repeatable.
+    /// A platform of the file: native, sev, sev-es, sev-snp or tdx. Repeatable; the order is kept.
     #[arg(long, required = true, value_parser = platform)]
     platform: Vec<Isolation>,
     /// Virtual processors that get an initial state (sev-es, sev-snp).
@@ -30,12 +32,16 @@ pub(crate) struct Args {
     /// CPUID signature (leaf 1 EAX) that processors have in RDX at reset (sev-es, sev-snp).
     #[arg(long, default_value = "0x600", value_parser = number)]
     cpu_signature: u64,
-    /// Guest policy instead of the platform's usual one.
-    #[arg(long, value_parser = number)]
-    policy: Option<u64>,
+    /// Guest policy instead of the platform's usual one: NUMBER for a single platform, PLATFORM=NUMBER for
+    /// one of several. Repeatable.
+    #[arg(long, value_name = "[PLATFORM=]POLICY", value_parser = policy)]
+    policy: Vec<(Option<Isolation>, u64)>,
     /// Format version of the file.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     format: u8,
+    /// JSON about the file on standard output (schema version 1).
+    #[arg(long)]
+    json: bool,
 }
 
 fn platform(name: &str) -> Result<Isolation, String> {
@@ -44,8 +50,38 @@ fn platform(name: &str) -> Result<Isolation, String> {
         "snp" | "sev-snp" => Ok(Isolation::Snp),
         "sev-es" => Ok(Isolation::SevEs),
         "sev" => Ok(Isolation::Sev),
-        _ => Err("known platforms are native, sev, sev-es and sev-snp".into()),
+        "tdx" => Ok(Isolation::Tdx),
+        _ => Err("known platforms are native, sev, sev-es, sev-snp and tdx".into()),
     }
+}
+
+fn policy(text: &str) -> Result<(Option<Isolation>, u64), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((Some(platform(name)?), number(value)?)),
+        None => Ok((None, number(text)?)),
+    }
+}
+
+/// The policy that the user gave a platform.
+fn policy_of(args: &Args, isolation: Isolation) -> Result<Option<u64>, Failure> {
+    let mut found = None;
+    for (wanted, value) in &args.policy {
+        match wanted {
+            None if args.platform.len() > 1 => {
+                return Err(Failure::Usage(format!(
+                    "--policy {value:#x}: the file has several platforms; say which, for example --policy snp={value:#x}"
+                )));
+            }
+            Some(wanted) if !args.platform.contains(wanted) => {
+                return Err(Failure::Usage(format!(
+                    "--policy {wanted}={value:#x}: the file has no such platform"
+                )));
+            }
+            Some(wanted) if *wanted != isolation => {}
+            _ => found = Some(*value),
+        }
+    }
+    Ok(found)
 }
 
 /// A decimal or 0x-prefixed number.
@@ -69,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
             entry: if args.flat32 { Entry::Flat32 } else { Entry::Real16 },
             mirror: args.mirror,
             signature,
-            policy: args.policy,
+            policy: policy_of(args, *isolation)?,
             ..WrapOptions::new(*isolation, args.vp_count)
         };
         plans.push(ovmf::plan(&image, &options).map_err(|e| Failure::Unreadable(format!("{shown}: {e}")))?);
@@ -88,5 +124,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     );
     let encoded = encoded.map_err(|e| Failure::Usage(e.to_string()))?;
     crate::output::write(&args.output, |out| encoded.write_to(out))?;
+    if args.json {
+        crate::output::json(&Made::new(&args.output, encoded.len(), format, &plans)?)?;
+    }
     Ok(Outcome::Fine)
 }

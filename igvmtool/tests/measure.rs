@@ -334,9 +334,9 @@ fn wrap_refuses_what_cannot_be_wrapped() {
     std::fs::write(&junk, vec![0; 0x2_0000]).unwrap();
     let (_, err) = run(&["wrap", s(&junk), "-o", s(&out), "--platform", "native"], 3);
     assert!(err.contains("no ovmf table footer"), "{err}");
-    let (_, err) = run(&["wrap", s(&junk), "-o", s(&out), "--platform", "tdx"], 2);
+    let (_, err) = run(&["wrap", s(&junk), "-o", s(&out), "--platform", "cca"], 2);
     assert!(
-        err.contains("known platforms are native, sev, sev-es and sev-snp"),
+        err.contains("known platforms are native, sev, sev-es, sev-snp and tdx"),
         "{err}"
     );
     assert!(!out.exists());

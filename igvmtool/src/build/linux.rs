@@ -18,7 +18,7 @@ const FIRMWARE_WINDOW: u64 = 0xFF00_0000;
 const PHYS_BITS: u8 = 46;
 
 /// The machine that the image describes: its RAM and processors on the Linux machine.
-fn layout(image: &LinuxImage) -> MemoryLayout {
+pub(super) fn layout(image: &LinuxImage) -> MemoryLayout {
     let low_end = Machine::Linux.low_ram_limit();
     let bytes = image.memory_page_count * PAGE_SIZE;
     let mut ram = vec![GpaRange::new(0, bytes.min(low_end))];

@@ -45,6 +45,11 @@ impl Resources {
         Ok(resources)
     }
 
+    /// Names and contents, by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.contents.iter().map(|(name, bytes)| (&name[..], &bytes[..]))
+    }
+
     /// The contents of a resource.
     pub(crate) fn get(&self, name: &str) -> Result<&[u8], String> {
         let found = self.contents.get(name).map(|bytes| &bytes[..]);

@@ -2,7 +2,7 @@
 //! The schema's types (uefi-launch 6.1) and the rules of a single guest.
 
 use super::Guest;
-use super::flat::FlatImage;
+use super::flat::{FlatImage, Number};
 use serde::Deserialize;
 
 /// `guest_arch`.
@@ -21,6 +21,10 @@ pub(crate) enum IsolationType {
     None,
     /// VBS.
     Vbs { enable_debug: bool },
+    /// AMD SEV; ours.
+    Sev(SevIsolation),
+    /// AMD SEV-ES; ours.
+    SevEs(SevIsolation),
     /// AMD SEV-SNP.
     Snp(SnpIsolation),
     /// Intel TDX.
@@ -28,6 +32,14 @@ pub(crate) enum IsolationType {
         enable_debug: bool,
         sept_ve_disable: bool,
     },
+}
+
+/// `isolation_type.sev` and `isolation_type.sev_es`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a sev isolation object")]
+pub(crate) struct SevIsolation {
+    /// Guest policy; the platform's usual one (no debugging) by default.
+    pub(crate) policy: Option<Number>,
 }
 
 /// `isolation_type.snp`.
@@ -67,13 +79,16 @@ impl IsolationType {
         match self {
             Self::None => "none",
             Self::Vbs { .. } => "vbs",
+            Self::Sev(_) => "sev",
+            Self::SevEs(_) => "sev-es",
             Self::Snp(_) => "snp",
             Self::Tdx { .. } => "tdx",
         }
     }
 
     pub(super) fn check(&self, arch: GuestArch) -> Result<(), String> {
-        if arch == GuestArch::Aarch64 && matches!(self, Self::Snp(_) | Self::Tdx { .. }) {
+        let on_x64 = !matches!(self, Self::None | Self::Vbs { .. });
+        if arch == GuestArch::Aarch64 && on_x64 {
             return Err(format!("isolation {} exists on x64 only", self.name()));
         }
         if let Self::Snp(SnpIsolation {
@@ -104,8 +119,32 @@ pub(crate) enum Image {
     Linux(LinuxImage),
     /// A Linux kernel started directly by SEV-SNP.
     SnpLinuxDirect(SnpLinuxDirectImage),
+    /// An OVMF image, resource `ovmf`; ours.
+    Ovmf(OvmfImage),
     /// A flat binary with everything around it said here; ours.
     Flat(Box<FlatImage>),
+}
+
+/// `image.ovmf`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an ovmf image object")]
+pub(crate) struct OvmfImage {
+    /// Processors that get an initial state (sev-es, snp).
+    #[serde(default = "default_linux_processors")]
+    pub(crate) processor_count: u32,
+    /// Enter a guest that is not isolated in flat 32-bit protected mode.
+    #[serde(default)]
+    pub(crate) flat32: bool,
+    /// Repeat the last 128 KiB below 1 MiB for a guest that is not isolated.
+    #[serde(default)]
+    pub(crate) mirror: bool,
+    /// CPUID signature that processors have in RDX; KVM's own by default.
+    #[serde(default = "default_signature")]
+    pub(crate) cpu_signature: Number,
+}
+
+const fn default_signature() -> Number {
+    Number(0x600)
 }
 
 /// `image.uefi`.
@@ -187,11 +226,12 @@ impl Image {
                 Err("openhcl cannot start both uefi and linux".to_owned())
             }
             Self::Openhcl(_) => Ok(()),
-            Self::Linux(_) | Self::Flat(_) | Self::SnpLinuxDirect(_) if aarch64 => {
+            Self::Linux(_) | Self::Flat(_) | Self::Ovmf(_) | Self::SnpLinuxDirect(_) if aarch64 => {
                 Err(format!("image {} exists on x64 only", self.name()))
             }
             Self::Linux(linux) => linux.check(),
             Self::SnpLinuxDirect(direct) => direct.check(guest),
+            Self::Ovmf(ovmf) => ovmf.check(),
             Self::Flat(flat) => flat.check(),
         }
     }
@@ -204,8 +244,27 @@ impl Image {
             Self::Openhcl(_) => "openhcl",
             Self::Linux(_) => "linux",
             Self::SnpLinuxDirect(_) => "snp_linux_direct",
+            Self::Ovmf(_) => "ovmf",
             Self::Flat(_) => "flat",
         }
+    }
+}
+
+impl OvmfImage {
+    fn check(&self) -> Result<(), String> {
+        if !(1..=512).contains(&self.processor_count) {
+            return Err(format!(
+                "ovmf processor_count is {}; it must be from 1 to 512",
+                self.processor_count
+            ));
+        }
+        if u32::try_from(self.cpu_signature.0).is_err() {
+            return Err(format!(
+                "cpu_signature {:#x} has more than 32 bits",
+                self.cpu_signature.0
+            ));
+        }
+        Ok(())
     }
 }
 
