@@ -72,9 +72,14 @@ pub mod command {
 
 /// The value of the first `key=value` word of a command line.
 pub fn argument<'a>(command_line: &'a str, key: &str) -> Option<&'a str> {
+    arguments(command_line, key).next()
+}
+
+/// The values of all `key=value` words of a command line.
+pub fn arguments<'a>(command_line: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
     command_line
         .split_ascii_whitespace()
-        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        .filter_map(move |word| word.strip_prefix(key)?.strip_prefix('='))
 }
 
 #[cfg(test)]

@@ -151,6 +151,41 @@ pub fn load_gdt(value: &TableRegister) {
     }
 }
 
+/// LTR.
+pub fn load_task_register(selector: u16) {
+    // SAFETY: the selector names an available task state segment.
+    unsafe { asm!("ltr {:x}", in(reg) selector, options(nostack, preserves_flags)) };
+}
+
+/// Loads CR0.
+pub fn set_cr0(value: u64) {
+    // SAFETY: payloads change WP, AM and TS, nothing that code here needs.
+    unsafe { asm!("mov cr0, {}", in(reg) value, options(nostack, preserves_flags)) };
+}
+
+/// Loads CR4.
+pub fn set_cr4(value: u64) {
+    // SAFETY: payloads turn protections on and off again whose faults they expect.
+    unsafe { asm!("mov cr4, {}", in(reg) value, options(nostack, preserves_flags)) };
+}
+
+macro_rules! write_register {
+    ($name:ident, $text:literal, $doc:literal) => {
+        #[doc = $doc]
+        pub fn $name(value: u64) {
+            // SAFETY: a case of a payload that expects what follows, and clears it again.
+            unsafe { asm!($text, in(reg) value, options(nostack, preserves_flags)) };
+        }
+    };
+}
+
+write_register!(set_cr8, "mov cr8, {}", "Loads CR8.");
+write_register!(set_dr0, "mov dr0, {}", "Loads DR0.");
+write_register!(set_dr6, "mov dr6, {}", "Loads DR6.");
+write_register!(set_dr7, "mov dr7, {}", "Loads DR7.");
+read_register!(dr0, u64, "mov {}, dr0", "DR0.");
+read_register!(dr6, u64, "mov {}, dr6", "DR6.");
+
 /// RFLAGS.
 pub fn rflags() -> u64 {
     let value: u64;

@@ -14,6 +14,7 @@ mod register {
     pub(super) const VERSION: u64 = 0x30;
     pub(super) const EOI: u64 = 0xB0;
     pub(super) const SPURIOUS: u64 = 0xF0;
+    pub(super) const REQUESTS: u64 = 0x200;
     pub(super) const ICR_LOW: u64 = 0x300;
     pub(super) const ICR_HIGH: u64 = 0x310;
     pub(super) const LVT_TIMER: u64 = 0x320;
@@ -26,6 +27,7 @@ const DELIVERY_PENDING: u32 = 1 << 12;
 const ICR_INIT: u32 = 0x4500;
 const ICR_STARTUP: u32 = 0x4600;
 const ICR_FIXED: u32 = 0x4000;
+const ICR_NMI: u32 = 0x4400;
 const LVT_MASKED: u32 = 1 << 16;
 const DIVIDE_BY_1: u32 = 0xB;
 
@@ -76,6 +78,22 @@ pub fn send_fixed(to: u8, vector: u8) {
     send(to, ICR_FIXED | u32::from(vector));
 }
 
+/// An NMI to one processor.
+pub fn send_nmi(to: u8) {
+    send(to, ICR_NMI);
+}
+
+/// Address of the low half of the interrupt command register.
+pub fn command_register() -> u64 {
+    page() + register::ICR_LOW
+}
+
+/// Whether a vector waits for the processor.
+pub fn is_requested(vector: u8) -> bool {
+    let word = read(register::REQUESTS + u64::from(vector / 32) * 0x10);
+    word & 1 << (vector % 32) != 0
+}
+
 fn send(to: u8, command: u32) {
     write(register::ICR_HIGH, u32::from(to) << 24);
     write(register::ICR_LOW, command);
@@ -94,6 +112,16 @@ pub fn start_periodic_timer(vector: u8, count: u32) {
     write(register::TIMER_DIVIDE, DIVIDE_BY_1);
     write(register::LVT_TIMER, 1 << 17 | u32::from(vector));
     write(register::TIMER_INITIAL, count);
+}
+
+/// Makes the timer fire when the TSC reaches what TSC_DEADLINE says.
+pub fn select_tsc_deadline(vector: u8) {
+    write(register::LVT_TIMER, 2 << 17 | u32::from(vector));
+}
+
+/// Masks the timer, which counts on.
+pub fn mask_timer() {
+    write(register::LVT_TIMER, read(register::LVT_TIMER) | LVT_MASKED);
 }
 
 /// Stops and masks the timer.

@@ -53,6 +53,8 @@ pub const SPIN: &[u8] = built!("spin.bin");
 pub const TRIPLE_FAULT: &[u8] = built!("triple_fault.bin");
 /// Executes an instruction that no emulator of ring 0 knows, flat, linked there too.
 pub const UNHANDLED_INSTRUCTION: &[u8] = built!("unhandled_instruction.bin");
+/// A transcript of faults, transfers and interrupts, flat, linked there too.
+pub const CONFORMANCE: &[u8] = built!("conformance.bin");
 /// Checks an IGVM launch, flat, position independent; 32-bit entry at 0.
 pub const IGVM_PROBE: &[u8] = built!("igvm_probe.bin");
 

@@ -8,6 +8,7 @@
 mod bad_files;
 mod build;
 mod command_lines;
+mod conformance;
 mod console;
 mod hyperv;
 mod images;

@@ -56,6 +56,11 @@ pub(crate) fn undefined(bytes: &[u8], at: usize, idx: u16) -> Uop {
     u
 }
 
+/// #GP: prefixes make the instruction longer than 15 bytes.
+pub(crate) fn too_long(at: usize, idx: u16) -> Uop {
+    special(system::too_long, at, idx as u8)
+}
+
 /// An integer operand size.
 pub(crate) trait Int: Word {
     /// Bits.

@@ -207,11 +207,11 @@ fn build(cache: &mut Cache, w: &Window, rq: &Request<'_>, single: bool) -> Body 
                 break;
             }
             let len = d.position() - at;
-            cache.uops.push(ops::undefined(
-                &w.bytes[at..(at + len.max(1)).min(w.len)],
-                at,
-                body.count,
-            ));
+            cache.uops.push(if len >= MAX_LEN {
+                ops::too_long(at, body.count)
+            } else {
+                ops::undefined(&w.bytes[at..(at + len.max(1)).min(w.len)], at, body.count)
+            });
             body.count += 1;
             body.len = at + len.max(1);
             body.falls_through = false;

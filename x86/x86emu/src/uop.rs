@@ -6,7 +6,7 @@
 //! translator to machine code would take as input. Not here: decoding.
 
 use crate::bus::Bus;
-use crate::core::{Core, Flow, SS, Stop};
+use crate::core::{Core, FLAT, Flow, SS, Stop};
 use crate::mem::Word;
 use x86defs::vector;
 
@@ -62,9 +62,17 @@ impl Uop {
     pub(crate) fn next(&self) -> u64 {
         u64::from(self.at) + u64::from(self.len)
     }
-    /// Whether the memory operand is in the stack segment.
+    /// Whether the memory operand is in the stack segment. In 64-bit mode, where segments but FS and GS are
+    /// all the same, RSP or RBP as base make it so.
     pub(crate) fn is_stack_operand(&self) -> bool {
-        self.is(MEM) && usize::from(self.seg & 7) == SS
+        const RSP: u8 = 4;
+        const RBP: u8 = 5;
+        let by_base = matches!(self.base & 31, RSP | RBP);
+        match usize::from(self.seg & 7) {
+            SS => self.is(MEM),
+            FLAT => self.is(MEM) && by_base,
+            _ => false,
+        }
     }
     pub(crate) fn is(&self, flag: u8) -> bool {
         self.flags & flag != 0

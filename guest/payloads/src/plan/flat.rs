@@ -25,6 +25,8 @@ pub enum FlatPayload {
     UnhandledInstruction,
     /// One byte, then the test-exit port.
     FirstByte,
+    /// A transcript of what the processor does.
+    Conformance,
 }
 
 impl FlatPayload {
@@ -36,6 +38,7 @@ impl FlatPayload {
             Self::TripleFault => crate::TRIPLE_FAULT,
             Self::UnhandledInstruction => crate::UNHANDLED_INSTRUCTION,
             Self::FirstByte => crate::FIRST_BYTE,
+            Self::Conformance => crate::CONFORMANCE,
         }
     }
 }
@@ -44,8 +47,8 @@ const CR0: u64 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::PG;
 const CR4: u64 = cr4::PAE;
 const EFER: u64 = efer::LME | efer::LMA;
 
-/// A plan that starts the payload: NATIVE or VSM_ISOLATION. `test_suite` also gets a command line and a
-/// MADT; the host fills them in.
+/// A plan that starts the payload: NATIVE or VSM_ISOLATION. `test_suite` and `conformance` also get a command line
+/// and a MADT; the host fills them in.
 pub fn flat_plan(payload: FlatPayload, isolation: Isolation) -> Result<LaunchPlan<'static>, PlanError> {
     let mut builder = PlanBuilder::new(PlatformFacts::new(isolation, Arch::X64));
     let expect = ExpectMemory {
@@ -74,7 +77,7 @@ pub fn flat_plan(payload: FlatPayload, isolation: Isolation) -> Result<LaunchPla
         payload.bytes().into(),
     )?;
     let mut handed = Vec::new();
-    if payload == FlatPayload::TestSuite {
+    if matches!(payload, FlatPayload::TestSuite | FlatPayload::Conformance) {
         let areas = [
             (
                 ParameterKind::CommandLine,

@@ -9,6 +9,11 @@ use x86defs::{cr0, cr4, efer, rflags};
 /// Unimplemented instructions reported per processor.
 const MAX_REPORTS: u32 = 50;
 
+/// An instruction of more than 15 bytes (APM3 section 1.1).
+pub(crate) fn too_long(c: &mut Core, _u: &Uop, _bus: &mut dyn Bus) -> Flow {
+    c.gp(0)
+}
+
 /// An instruction that does not exist here: bytes in `imm` and `disp`.
 pub(crate) fn undefined(c: &mut Core, u: &Uop, _bus: &mut dyn Bus) -> Flow {
     let mut bytes = [0; 12];
