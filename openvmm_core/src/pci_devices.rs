@@ -9,12 +9,14 @@ use crate::entropy::EntropySource;
 use anyhow::Context;
 use block::{Disk, DiskOptions};
 use chipset::machine::{Composition, RootComplex};
+use chipset_device::MmioDevice;
 use guest_memory::DmaMemory;
+use nvme::NvmePci;
 use openvmm_defs::{Config, DiskConfig, DiskFormat, MemoryLayout, PciDeviceConfig, PciDeviceKind};
-use pci::{Bdf, PciRoot};
+use pci::{Bdf, PciFunction, PciRoot};
 use std::sync::{Arc, Mutex};
 use tap::Tap;
-use virtio::{Blk, Net, Rng, VirtioDevice, VirtioPci, Vsock, Wiring};
+use virtio::{Blk, Net, Rng, VirtioDevice, VirtioPci, Vsock};
 
 /// A bus that devices go on.
 enum Bus {
@@ -54,6 +56,7 @@ pub(crate) fn add(
 fn boot_path(device: &PciDeviceConfig, bdf: Bdf) -> Option<String> {
     match device.kind {
         PciDeviceKind::VirtioBlk(_) => Some(format!("/pci@i0cf8/scsi@{:x}/disk@0,0", bdf.device())),
+        PciDeviceKind::Nvme(_) => Some(format!("/pci@i0cf8/pci1b36,10@{:x}/namespace@1,0", bdf.device())),
         PciDeviceKind::VirtioNet(_) | PciDeviceKind::VirtioRng | PciDeviceKind::VirtioVsock(_) => None,
     }
 }
@@ -91,7 +94,7 @@ impl Bus {
     fn place(&self, root_complex: Option<&str>) -> anyhow::Result<Place> {
         match self {
             Self::Machine(_) if root_complex.is_some() => {
-                anyhow::bail!("this machine has no root complexes to name; drop pcie_root_complex=")
+                anyhow::bail!("this machine has no root complexes to name; drop rc=")
             }
             Self::Machine(pci) => {
                 let bdf = pci.root.free_device(0)?;
@@ -127,7 +130,36 @@ fn add_device(
     deterministic: Option<u64>,
 ) -> anyhow::Result<Bdf> {
     let place = bus.place(device.root_complex.as_deref())?;
-    let virtio: Box<dyn VirtioDevice> = match &device.kind {
+    let threads = deterministic.is_none();
+    let msi = composition.msi_target();
+    if let PciDeviceKind::Nvme(disks) = &device.kind {
+        let disks = disks.iter().map(open).collect::<anyhow::Result<_>>()?;
+        let wiring = nvme::Wiring {
+            ram: ram.clone(),
+            msi,
+            line: place.line.clone(),
+            threads,
+        };
+        let function = NvmePci::new(&device.name, disks, wiring)?;
+        let bar = function.bar();
+        place.attach(composition, &device.name, function, bar)?;
+    } else {
+        let wiring = virtio::Wiring {
+            ram: ram.clone(),
+            msi,
+            line: place.line.clone(),
+            threads,
+        };
+        let function = VirtioPci::new(&device.name, virtio_device(&device.kind, deterministic)?, wiring)?;
+        let bar = function.bar();
+        place.attach(composition, &device.name, function, bar)?;
+    }
+    tracing::info!("{} is PCI function {}", device.name, place.bdf);
+    Ok(place.bdf)
+}
+
+fn virtio_device(kind: &PciDeviceKind, deterministic: Option<u64>) -> anyhow::Result<Box<dyn VirtioDevice>> {
+    Ok(match kind {
         PciDeviceKind::VirtioBlk(disk) => Box::new(Blk::new(open(disk)?)),
         PciDeviceKind::VirtioNet(net) => Box::new(Net::new(Tap::open(&net.interface)?, net.mac)),
         PciDeviceKind::VirtioRng => Box::new(rng(deterministic)),
@@ -135,20 +167,24 @@ fn add_device(
             Vsock::listen(vsock.guest_cid.into(), &vsock.path)
                 .with_context(|| vsock.path.display().to_string())?,
         ),
-    };
-    let wiring = Wiring {
-        ram: ram.clone(),
-        msi: composition.msi_target(),
-        line: place.line,
-        threads: deterministic.is_none(),
-    };
-    let function = VirtioPci::new(&device.name, virtio, wiring)?;
-    let bar = function.bar();
-    let function = Arc::new(Mutex::new(function));
-    composition.add_function_to(&place.root, &device.name, place.bdf, function.clone())?;
-    composition.connect_bar(&device.name, &function, 0, bar)?;
-    tracing::info!("{} is PCI function {}", device.name, place.bdf);
-    Ok(place.bdf)
+        PciDeviceKind::Nvme(_) => anyhow::bail!("an NVMe controller is no virtio device"),
+    })
+}
+
+impl Place {
+    /// Puts a function there, with what answers in its BAR 0.
+    fn attach<F: PciFunction + 'static>(
+        &self,
+        composition: &mut Composition,
+        name: &str,
+        function: F,
+        bar: Arc<Mutex<dyn MmioDevice>>,
+    ) -> anyhow::Result<()> {
+        let function = Arc::new(Mutex::new(function));
+        composition.add_function_to(&self.root, name, self.bdf, function.clone())?;
+        composition.connect_bar(name, &function, 0, bar)?;
+        Ok(())
+    }
 }
 
 /// Random bytes of their own: what the guest draws does not change what the host draws.

@@ -65,6 +65,8 @@ pub struct PciDeviceConfig {
 pub enum PciDeviceKind {
     /// virtio-blk.
     VirtioBlk(DiskConfig),
+    /// An NVMe controller with its namespaces 1, 2, ...
+    Nvme(Vec<DiskConfig>),
     /// virtio-net on a tap interface.
     VirtioNet(TapConfig),
     /// virtio-rng.

@@ -14,6 +14,7 @@ mod disk;
 mod end_action;
 mod igvm;
 mod net;
+mod pcie;
 pub(crate) mod isolation;
 mod refused;
 mod relocation;
@@ -24,6 +25,7 @@ mod trace;
 pub(crate) use disk::DiskArg;
 pub(crate) use end_action::EndActionArg;
 pub(crate) use net::NetArg;
+pub(crate) use pcie::NvmeArg;
 pub(crate) use igvm::{IgvmArg, IgvmType};
 pub(crate) use isolation::{IsolationArg, SevSettings};
 pub(crate) use refused::RefusedArgs;
@@ -31,7 +33,7 @@ pub(crate) use trace::{TraceFilter, TraceKind};
 
 use crate::backends;
 use clap::{Args, Parser, ValueEnum};
-use openvmm_defs::{SerialBackend, UefiConsoleMode, VsockConfig, Vtl2Base};
+use openvmm_defs::{RootComplexConfig, SerialBackend, UefiConsoleMode, VsockConfig, Vtl2Base};
 use std::path::PathBuf;
 
 /// Boots a guest from an IGVM file, Microsoft's UEFI or a Linux kernel.
@@ -182,6 +184,13 @@ pub(crate) struct DeviceArgs {
     /// The same as --disk, whatever other controllers there are.
     #[arg(long, value_name = "SPEC", value_parser = disk::parse)]
     pub(crate) virtio_blk: Vec<DiskArg>,
+    /// NVMe controller on PCIe: id=NAME[,rc=ROOT_COMPLEX]; disks are put on it with on=NAME.
+    #[arg(long, value_name = "SPEC", value_parser = pcie::parse_nvme)]
+    pub(crate) nvme_pci: Vec<NvmeArg>,
+    /// PCIe root complex: NAME[,segment=N][,start_bus=N][,end_bus=N][,low_mmio=SIZE][,high_mmio=SIZE]; without one,
+    /// devices go on an implicit one, or on the machine's own PCI bus.
+    #[arg(long, value_name = "SPEC", value_parser = pcie::parse_root_complex)]
+    pub(crate) pcie_root_complex: Vec<RootComplexConfig>,
     /// Network interface: tap:NAME, or none.
     #[arg(long, value_name = "BACKEND", value_parser = net::parse)]
     pub(crate) net: Vec<NetArg>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! `--disk` and `--virtio-blk`: `[file:]PATH[,ro][,format=raw|qcow2][,on=CONTROLLER]` (uefi-launch 1.5).
+//! `--disk` and `--virtio-blk`: `[file:]PATH[,ro][,format=raw|qcow2][,on=CONTROLLER][,rc=ROOT_COMPLEX]` (uefi-launch 1.5).
 //!
 //! Always true: the path is the first part; parts are split at commas outside brackets, and a path wholly in
 //! brackets is taken without them. Not here: whether a controller of that name exists.
@@ -19,6 +19,8 @@ pub(crate) struct DiskArg {
     pub(crate) format: Option<DiskFormat>,
     /// `on=`: a controller.
     pub(crate) on: Option<String>,
+    /// `rc=`: a root complex, for the disk's own controller.
+    pub(crate) root_complex: Option<String>,
 }
 
 /// Kinds of OpenVMM's that are not here.
@@ -44,6 +46,7 @@ pub(crate) fn parse(text: &str) -> Result<DiskArg, String> {
         read_only: false,
         format: None,
         on: None,
+        root_complex: None,
     };
     for part in parts {
         let (key, value) = match part.split_once('=') {
@@ -52,6 +55,9 @@ pub(crate) fn parse(text: &str) -> Result<DiskArg, String> {
         };
         match (key, value) {
             ("ro", None) if !disk.read_only => disk.read_only = true,
+            ("rc", Some(name)) if disk.root_complex.is_none() && !name.is_empty() => {
+                disk.root_complex = Some(name.to_owned())
+            }
             ("on", Some("") | None) => return Err("on= is empty; give the id of a controller".into()),
             ("on", Some(name)) if disk.on.is_none() => disk.on = Some(name.to_owned()),
             ("format", Some("raw")) if disk.format.is_none() => disk.format = Some(DiskFormat::Raw),
@@ -61,17 +67,17 @@ pub(crate) fn parse(text: &str) -> Result<DiskArg, String> {
                     "{part:?} is given twice or is no format; known are raw and qcow2"
                 ));
             }
-            ("ro" | "on", _) => {
+            ("ro" | "on" | "rc", _) => {
                 return Err(format!("{part:?} is given twice or has a value it does not take"));
             }
             (key, _) if OTHER_KEYS.contains(&key) => {
                 return Err(format!(
-                    "{key} is not available here; known are ro, format=raw|qcow2 and on=CONTROLLER"
+                    "{key} is not available here; known are ro, format=raw|qcow2, on=CONTROLLER and rc=ROOT_COMPLEX"
                 ));
             }
             _ => {
                 return Err(format!(
-                    "unknown {part:?}; known are ro, format=raw|qcow2 and on=CONTROLLER (if it belongs to the file name, write [FILE])"
+                    "unknown {part:?}; known are ro, format=raw|qcow2, on=CONTROLLER and rc=ROOT_COMPLEX (if it belongs to the file name, write [FILE])"
                 ));
             }
         }
@@ -108,6 +114,7 @@ mod tests {
             read_only,
             format: None,
             on: on.map(str::to_owned),
+            root_complex: None,
         }
     }
 
@@ -121,6 +128,14 @@ mod tests {
             ("/dev/x:y", disk("/dev/x:y", false, None)),
         ] {
             assert_eq!(parse(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn root_complexes_are_named() {
+        assert_eq!(parse("a,rc=rc1").unwrap().root_complex.as_deref(), Some("rc1"));
+        for bad in ["a,rc", "a,rc=", "a,rc=x,rc=y"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,31 +4,53 @@
 //! Always true: devices get their device numbers in a fixed order of their kinds, and within a kind in the order
 //! in which they were given.
 
-use crate::cli::{DeviceArgs, DiskArg, NetArg};
+use crate::cli::{DeviceArgs, DiskArg, NetArg, NvmeArg};
 use openvmm_defs::{DiskConfig, PciConfig, PciDeviceConfig, PciDeviceKind, TapConfig, VmbusConfig};
 
 /// VMBus, which takes the disks that name no other controller.
-pub(super) fn vmbus(args: &mut DeviceArgs) -> Result<VmbusConfig, String> {
-    let scsi = std::mem::take(&mut args.disk).into_iter().map(image);
-    Ok(VmbusConfig {
-        scsi: scsi.collect::<Result<_, _>>()?,
-    })
+pub(super) fn vmbus(args: &mut DeviceArgs) -> VmbusConfig {
+    let (scsi, others) = std::mem::take(&mut args.disk)
+        .into_iter()
+        .partition(|disk| disk.on.is_none() && disk.root_complex.is_none());
+    args.disk = others;
+    let scsi: Vec<DiskArg> = scsi;
+    let scsi = scsi.into_iter().map(image);
+    VmbusConfig { scsi: scsi.collect() }
 }
 
 /// What the options ask for.
 pub(super) fn pci(args: DeviceArgs, deterministic: bool) -> Result<PciConfig, String> {
-    let mut config = PciConfig::default();
-    let mut add = |name: String, kind| {
+    let mut config = PciConfig {
+        root_complexes: args.pcie_root_complex,
+        devices: Vec::new(),
+    };
+    let mut add = |name: String, root_complex, kind| {
         config.devices.push(PciDeviceConfig {
             name,
-            root_complex: None,
+            root_complex,
             kind,
         });
     };
-    for (index, disk) in args.disk.into_iter().chain(args.virtio_blk).enumerate() {
+    let (attached, alone): (Vec<_>, Vec<_>) = args.disk.into_iter().partition(|disk| disk.on.is_some());
+    for (index, disk) in alone.into_iter().chain(args.virtio_blk).enumerate() {
+        if let Some(name) = &disk.on {
+            return Err(format!(
+                "--virtio-blk {} is its own controller; write --disk to put it on {name}, or drop on={name}",
+                disk.path.display()
+            ));
+        }
+        let root_complex = disk.root_complex.clone();
         add(
             format!("virtio-blk{index}"),
-            PciDeviceKind::VirtioBlk(image(disk)?),
+            root_complex,
+            PciDeviceKind::VirtioBlk(image(disk)),
+        );
+    }
+    for (controller, namespaces) in nvme(args.nvme_pci, attached)? {
+        add(
+            format!("nvme-{}", controller.id),
+            controller.root_complex,
+            PciDeviceKind::Nvme(namespaces),
         );
     }
     let taps = args
@@ -43,14 +65,14 @@ pub(super) fn pci(args: DeviceArgs, deterministic: bool) -> Result<PciConfig, St
         refuse_if(deterministic, "--net", "what arrives on a network")?;
         let mac = mac(&interface);
         let kind = PciDeviceKind::VirtioNet(TapConfig { interface, mac });
-        add(format!("virtio-net{index}"), kind);
+        add(format!("virtio-net{index}"), None, kind);
     }
     if args.virtio_rng {
-        add("virtio-rng".into(), PciDeviceKind::VirtioRng);
+        add("virtio-rng".into(), None, PciDeviceKind::VirtioRng);
     }
     if let Some(vsock) = args.virtio_vsock {
         refuse_if(deterministic, "--virtio-vsock", "what the host's programs do")?;
-        add("virtio-vsock".into(), PciDeviceKind::VirtioVsock(vsock));
+        add("virtio-vsock".into(), None, PciDeviceKind::VirtioVsock(vsock));
     }
     Ok(config)
 }
@@ -64,18 +86,43 @@ fn refuse_if(deterministic: bool, option: &str, what: &str) -> Result<(), String
     Ok(())
 }
 
-fn image(disk: DiskArg) -> Result<DiskConfig, String> {
-    if let Some(name) = disk.on {
-        return Err(format!(
-            "disk {}: there is no controller {name}; drop on={name}",
-            disk.path.display()
-        ));
+/// Controllers with the disks that name them; a disk's place among them is its namespace.
+fn nvme(controllers: Vec<NvmeArg>, disks: Vec<DiskArg>) -> Result<Vec<(NvmeArg, Vec<DiskConfig>)>, String> {
+    let mut made: Vec<(NvmeArg, Vec<DiskConfig>)> = Vec::new();
+    for controller in controllers {
+        if made.iter().any(|(other, _)| other.id == controller.id) {
+            return Err(format!(
+                "--nvme-pci id={} is given twice; give one of them another id",
+                controller.id
+            ));
+        }
+        made.push((controller, Vec::new()));
     }
-    Ok(DiskConfig {
+    for disk in disks {
+        let name = disk.on.clone().unwrap_or_default();
+        let Some((_, namespaces)) = made.iter_mut().find(|(controller, _)| controller.id == name) else {
+            return Err(format!(
+                "disk {}: there is no controller {name}; add --nvme-pci id={name}, or drop on={name}",
+                disk.path.display()
+            ));
+        };
+        if disk.root_complex.is_some() {
+            return Err(format!(
+                "disk {}: rc= is the controller's; write --nvme-pci id={name},rc=NAME",
+                disk.path.display()
+            ));
+        }
+        namespaces.push(image(disk));
+    }
+    Ok(made)
+}
+
+fn image(disk: DiskArg) -> DiskConfig {
+    DiskConfig {
         path: disk.path,
         read_only: disk.read_only,
         format: disk.format,
-    })
+    }
 }
 
 /// A locally administered address that belongs to the interface's name, so that it stays over runs (FNV-1a).

@@ -75,3 +75,89 @@ fn a_virtio_disk_is_read_written_and_discarded_and_a_read_only_one_is_not_writte
     assert!(now[2 * MIB..] == a[2 * MIB..], "what was left alone");
     assert!(std::fs::read(vdb.path()).unwrap() == b, "the read-only disk");
 }
+
+#[test]
+fn nvme_namespaces_on_a_named_root_complex_are_read_written_and_trimmed() {
+    const NAME: &str = "nvme_namespaces_on_a_named_root_complex_are_read_written_and_trimmed";
+    let script = "sha256sum /dev/nvme0n1\nsha256sum /dev/nvme0n2\n\
+                  dd if=/dev/nvme0n2 of=/dev/nvme0n1 bs=64k seek=16 conv=fsync,notrunc 2>/dev/null && echo wrote\n\
+                  blkdiscard -o 0 -l 65536 /dev/nvme0n1 && echo discarded\n\
+                  echo ro=$(cat /sys/block/nvme0n1/ro)$(cat /sys/block/nvme0n2/ro) \
+                  where=$(readlink /sys/block/nvme0n1/device/device | sed 's,.*/,,')\n\
+                  grep -c nvme0q /proc/interrupts\npoweroff -f\n";
+    let linux = match Linux::with(script) {
+        Ok(linux) => linux,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    let (a, b) = (pattern(4 * MIB, 3), pattern(MIB, 4));
+    let (first, second) = (TestFile::new("first", &a), TestFile::new("second", &b));
+    let ended = direct(&linux)
+        .args(["--pcie-root-complex", "rc0,end_bus=3"])
+        .args(["--pcie-root-complex", "rc1,segment=1,end_bus=7,low_mmio=16M"])
+        .args(["--nvme-pci", "id=n,rc=rc1"])
+        .args(["--disk", &format!("{},on=n", first.path().display())])
+        .args(["--disk", &format!("{},ro,on=n", second.path().display())])
+        .run();
+    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
+    for expected in [
+        format!("{}  /dev/nvme0n1", sha256(&a)),
+        format!("{}  /dev/nvme0n2", sha256(&b)),
+        "wrote".to_owned(),
+        "discarded".to_owned(),
+        "ro=01 where=0001:00:00.0".to_owned(),
+    ] {
+        assert!(ended.stdout.contains(&expected), "{expected}\n{}", ended.stdout);
+    }
+    let now = std::fs::read(first.path()).unwrap();
+    assert!(
+        now[..65536].iter().all(|&byte| byte == 0),
+        "the deallocated range"
+    );
+    assert!(now[MIB..2 * MIB] == b, "what the guest copied");
+    assert!(now[2 * MIB..] == a[2 * MIB..], "what was left alone");
+    assert!(
+        std::fs::read(second.path()).unwrap() == b,
+        "the read-only namespace"
+    );
+}
+
+#[test]
+fn a_qcow2_image_of_qemu_holds_what_the_guest_wrote() {
+    const NAME: &str = "a_qcow2_image_of_qemu_holds_what_the_guest_wrote";
+    let script = "sha256sum /dev/vda\n\
+                  dd if=/dev/vda of=/dev/vda bs=64k count=16 seek=32 conv=fsync,notrunc 2>/dev/null && echo wrote\n\
+                  poweroff -f\n";
+    let modules = [&VIRTIO_PCI[..], &["virtio_blk"]].concat();
+    let linux = match Linux::with_modules(&modules, script) {
+        Ok(linux) => linux,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    let qemu_img = |args: &[&str]| std::process::Command::new("qemu-img").args(args).output();
+    if let Err(error) = qemu_img(&["--version"]) {
+        return skip(NAME, &format!("qemu-img: {error}; apt-get install qemu-utils"));
+    }
+    let mut bytes = pattern(4 * MIB, 5);
+    let (raw, image) = (TestFile::new("raw", &bytes), TestFile::new("image.qcow2", &[]));
+    let (raw, image) = (raw.path().to_str().unwrap(), image.path().to_str().unwrap());
+    let made = qemu_img(&["convert", "-f", "raw", "-O", "qcow2", raw, image]).unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let ended = direct(&linux)
+        .args(["--disk", &format!("{image},format=qcow2")])
+        .run();
+    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
+    let hash = format!("{}  /dev/vda", sha256(&bytes));
+    assert!(
+        ended.stdout.contains(&hash) && ended.stdout.contains("wrote"),
+        "{}",
+        ended.stdout
+    );
+    assert!(qemu_img(&["check", image]).unwrap().status.success());
+    assert!(
+        qemu_img(&["convert", "-f", "qcow2", "-O", "raw", image, raw])
+            .unwrap()
+            .status
+            .success()
+    );
+    bytes.copy_within(0..MIB, 2 * MIB);
+    assert!(std::fs::read(raw).unwrap() == bytes);
+}
