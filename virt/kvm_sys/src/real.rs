@@ -58,4 +58,17 @@ impl Sys for RealSys {
         // SAFETY: the caller vouches that this is a whole mapping that nobody uses.
         unsafe { libc::munmap(at.as_ptr().cast(), len) };
     }
+
+    unsafe fn discard(&self, at: NonNull<u8>, len: usize) -> io::Result<()> {
+        // SAFETY: the caller vouches for the pages and gives up what they hold.
+        check(unsafe { libc::madvise(at.as_ptr().cast(), len, libc::MADV_DONTNEED) }).map(drop)
+    }
+
+    fn punch(&self, fd: Fd, offset: u64, len: u64) -> io::Result<()> {
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let number =
+            |value: u64| i64::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
+        // SAFETY: plain numbers.
+        check(unsafe { libc::fallocate(fd.0, mode, number(offset)?, number(len)?) }).map(drop)
+    }
 }

@@ -13,6 +13,7 @@ use crate::vm::Vm;
 use guest_memory::MemoryError;
 use kvm_bindings as kb;
 use std::io;
+use std::ptr::NonNull;
 
 /// Room for a launch measurement (48 bytes); KVM trims what is too much.
 const MEASUREMENT_ROOM: usize = 256;
@@ -343,6 +344,40 @@ impl Vm {
         self.handle()
             .set(rq::SET_MEMORY_ATTRIBUTES, &attributes)
             .map_err(|e| e.about(format_args!("gpa {gpa:#x}, {len:#x} bytes")))
+    }
+
+    /// Moves `len` bytes from `gpa` to the private or the shared side and gives up what the other side held, as a
+    /// guest's request to convert its memory demands (`spec/sev.md` 1.8).
+    pub fn convert(&self, gpa: u64, len: u64, private: bool) -> Result<(), KvmError> {
+        let name = "conversion of guest memory";
+        let at = |error| KvmError::new(name, error).about(format_args!("gpa {gpa:#x}, {len:#x} bytes"));
+        let parts = self.host_ranges(name, gpa, len)?;
+        self.set_private(gpa, len, private)?;
+        if private {
+            return parts
+                .into_iter()
+                .try_for_each(|(host, len)| self.discard(host, len))
+                .map_err(at);
+        }
+        let end = gpa + len;
+        let kept = self.kept();
+        for (memfd, region) in kept.iter().zip(self.memory().regions()) {
+            let (from, to) = (gpa.max(region.gpa), end.min(region.gpa + region.len));
+            if from < to {
+                let hole = from - region.gpa;
+                memfd.sys().punch(memfd.fd(), hole, to - from).map_err(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the contents of a range of guest memory's own mapping.
+    fn discard(&self, host: u64, len: u64) -> io::Result<()> {
+        let start =
+            NonNull::new(host as *mut u8).ok_or_else(|| io::Error::other("guest memory at address 0"))?;
+        // SAFETY: the range is part of guest memory, which is private and anonymous, which the VM keeps and nobody
+        // refers to by reference; the guest asked for its contents to go.
+        unsafe { self.handle().sys().discard(start, len as usize) }
     }
 
     /// Host addresses and lengths of `len` bytes from `gpa`, which may span adjacent regions.

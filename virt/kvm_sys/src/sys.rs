@@ -57,4 +57,12 @@ pub trait Sys: Send + Sync {
     /// # Safety
     /// `at` and `len` must be those of one earlier [`Sys::map`] that nobody uses any more.
     unsafe fn unmap(&self, at: NonNull<u8>, len: usize);
+    /// Gives up the contents of whole pages of this process's memory, which read as zeros afterwards.
+    ///
+    /// # Safety
+    /// The pages must be mapped, private and anonymous, and nobody may hold a reference into them.
+    unsafe fn discard(&self, at: NonNull<u8>, len: usize) -> io::Result<()>;
+
+    /// Gives up the contents of a range of a descriptor (`FALLOC_FL_PUNCH_HOLE`).
+    fn punch(&self, fd: Fd, offset: u64, len: u64) -> io::Result<()>;
 }

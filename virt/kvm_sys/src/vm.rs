@@ -6,7 +6,7 @@ use crate::handle::Handle;
 use crate::request as rq;
 use guest_memory::GuestMemory;
 use kvm_bindings as kb;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Numbers of model-specific registers whose accesses go to user space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +54,14 @@ impl Vm {
         self.run_bytes
     }
 
+    /// The descriptors that the VM keeps: guest_memfds in the order of the memory's regions.
+    pub(crate) fn kept(&self) -> MutexGuard<'_, Vec<Handle>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps a descriptor open as long as the VM exists.
     pub(crate) fn keep(&self, descriptor: Handle) {
-        self.kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(descriptor);
+        self.kept().push(descriptor);
     }
 
     /// Maps all guest memory, one slot per region. Comes first: with VPs and interrupt controllers

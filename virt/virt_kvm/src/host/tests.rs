@@ -44,6 +44,12 @@ impl Sys for Host {
         Err(io::Error::from_raw_os_error(libc::ENODEV))
     }
     unsafe fn unmap(&self, _: NonNull<u8>, _: usize) {}
+    unsafe fn discard(&self, _: NonNull<u8>, _: usize) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
+    fn punch(&self, _: Fd, _: u64, _: u64) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::ENODEV))
+    }
 }
 
 fn refusal(open: Option<i32>, version: i32, absent: &'static [u32]) -> String {
