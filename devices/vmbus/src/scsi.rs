@@ -87,6 +87,26 @@ pub fn execute(disk: &Disk, luns: &[u8], command: &Command<'_>) -> Outcome {
     }
 }
 
+/// What a place without a logical unit answers to the commands that look for one; `None` for all others.
+/// An INQUIRY has to succeed: Linux takes a failed one for an answer of zeros, which is a disk.
+pub fn execute_absent(luns: &[u8], command: &Command<'_>) -> Option<Outcome> {
+    let cdb = &command.cdb;
+    let answered = match cdb[0] {
+        0x12 => {
+            let mut data = [0; 36];
+            data[0] = 0x7F;
+            command.answer(&data, be16(cdb, 3))
+        }
+        0xA0 => command.answer(&lun_list(luns), be32(cdb, 6)),
+        _ => return None,
+    };
+    Some(Outcome {
+        status: GOOD,
+        transferred: answered.unwrap_or(0),
+        sense: None,
+    })
+}
+
 fn perform(disk: &Disk, luns: &[u8], command: &Command<'_>) -> Result<u32, Sense> {
     let cdb = &command.cdb;
     match cdb[0] {

@@ -81,23 +81,23 @@ impl StorVsp {
         let set_len = |reply: &mut [u8; PACKET], len: u32| {
             reply[TRANSFER_LEN..TRANSFER_LEN + 4].copy_from_slice(&len.to_le_bytes());
         };
-        let Some(disk) = disk else {
+        let mut cdb = [0; 16];
+        cdb.copy_from_slice(&reply[CDB..CDB + 16]);
+        let command = Command {
+            cdb,
+            buffer: request.buffer.as_ref(),
+            memory: channel.memory(),
+        };
+        let luns: Vec<u8> = (0..self.disks.len() as u8).collect();
+        let outcome = match disk {
+            Some(disk) => Some(scsi::execute(disk, &luns, &command)),
+            None => scsi::execute_absent(if place.0 == 0 && place.1 == 0 { &luns } else { &[] }, &command),
+        };
+        let Some(outcome) = outcome else {
             reply[SRB_STATUS] = SRB_INVALID_LUN;
             reply[SENSE_LEN] = 0;
             return set_len(reply, 0);
         };
-        let mut cdb = [0; 16];
-        cdb.copy_from_slice(&reply[CDB..CDB + 16]);
-        let luns: Vec<u8> = (0..self.disks.len() as u8).collect();
-        let outcome = scsi::execute(
-            disk,
-            &luns,
-            &Command {
-                cdb,
-                buffer: request.buffer.as_ref(),
-                memory: channel.memory(),
-            },
-        );
         reply[SCSI_STATUS] = outcome.status;
         reply[SENSE..SENSE + SENSE_ROOM].fill(0);
         match outcome.sense {

@@ -379,8 +379,10 @@ fn commands_that_fail_have_sense_data() {
     assert_eq!((unknown[30], unknown[40]), (5, 0x20));
     let short = guest.scsi(3, 0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 4, 0], 512);
     assert_eq!((short[30], short[40]), (5, 0x24), "the buffer is too small");
-    let missing = guest.scsi(4, 9, &[0x12, 0, 0, 0, 36], 36);
+    let missing = guest.scsi(4, 9, &[0], 0);
     assert_eq!(missing[14], 0x20, "no such logical unit");
+    let inquiry = guest.scsi(5, 9, &[0x12, 0, 0, 0, 36], 36);
+    assert_eq!((inquiry[14], guest.data(1)[0]), (1, 0x7F));
 }
 
 #[test]
