@@ -9,7 +9,7 @@
 //! Always true: nothing is asked of the firmware that is known to fail; the order of submission is that
 //! of [`launch_digest::events::submit`] for [`launch_digest::Profile::Kvm`], so the digest that
 //! `igvmtool measure` prints is the one that the platform computes.
-//! Not here: running the guest, and the model.
+//! Not here: running the guest, and the model itself (`kvm_model`).
 #![forbid(unsafe_code)]
 
 mod contexts;
@@ -21,6 +21,7 @@ pub mod facts;
 mod firmware;
 pub mod host;
 mod launch;
+pub mod model;
 mod options;
 mod pages;
 mod platform;
@@ -30,4 +31,4 @@ mod sev;
 
 pub use options::Options;
 pub use platform::Platform;
-pub use sev::{Observe, Observed, Sev};
+pub use sev::Sev;

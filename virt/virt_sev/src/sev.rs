@@ -5,37 +5,20 @@ use crate::decide::{Decision, Refused, decide};
 use crate::facts::HostFacts;
 use crate::host::{self, Host, Unsupported};
 use crate::launch::{Launch, LaunchedVm};
+use crate::model;
 use crate::options::Options;
 use crate::platform::Platform;
 use guest_memory::GuestMemory;
+use kvm_model::ModelSys;
 use kvm_sys::{RealSys, Sys};
 use launch_plan::{BoundPlan, Isolation};
 use std::sync::Arc;
-use virt::{Capabilities, IsolatingHypervisor, LaunchError, LaunchSummary, LaunchedRange};
-
-/// What a model knows of a VM that was launched on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observed {
-    /// The launch digest that its firmware holds.
-    pub digest: Vec<u8>,
-    /// The final states of its pages.
-    pub memory: Vec<LaunchedRange>,
-    /// What else there is to say.
-    pub notes: Vec<String>,
-}
-
-/// Looks at the VM whose launch has just ended.
-pub type Observe = Box<dyn Fn() -> Option<Observed> + Send + Sync>;
-
-/// A model instead of a host.
-struct Model {
-    name: String,
-    observe: Observe,
-}
+use virt::{Capabilities, IsolatingHypervisor, LaunchError, LaunchSummary};
 
 /// A host that can launch one platform.
 pub struct Sev {
-    model: Option<Model>,
+    /// The model that stands for the host.
+    model: Option<Arc<ModelSys>>,
     host: Host,
     platform: Platform,
     options: Options,
@@ -53,6 +36,18 @@ impl Sev {
     pub fn here(platform: Platform, options: Options) -> Result<Self, Unsupported> {
         let sys: Arc<dyn Sys> = Arc::new(RealSys);
         Self::open(&sys, &HostFacts::read(), platform, options)
+    }
+
+    /// Opens a model of a host.
+    pub fn on_model(
+        model: &Arc<ModelSys>,
+        platform: Platform,
+        options: Options,
+    ) -> Result<Self, Unsupported> {
+        let sys: Arc<dyn Sys> = model.clone();
+        let mut sev = Self::open(&sys, &model::facts(&model.host()), platform, options)?;
+        sev.model = Some(model.clone());
+        Ok(sev)
     }
 
     /// Opens the host that `sys` and `facts` are of; the error says what is missing.
@@ -78,14 +73,6 @@ impl Sev {
 }
 
 impl Sev {
-    /// Says that the host is the model `name`, which can be looked into.
-    #[must_use]
-    pub fn on_model(mut self, name: impl Into<String>, observe: Observe) -> Self {
-        let name = name.into();
-        self.model = Some(Model { name, observe });
-        self
-    }
-
     /// What a launched VM is, in words and numbers.
     fn summary(&self, decision: Decision<'_>, launched: &LaunchedVm) -> LaunchSummary {
         let platform = self.platform;
@@ -102,17 +89,7 @@ impl Sev {
         };
         summary.notes.extend_from_slice(&launched.notes);
         if let Some(model) = &self.model {
-            summary.by = format!(
-                "a model of {}, as a {platform} guest of {} processors",
-                model.name,
-                launched.vcpus.len()
-            );
-            summary.stopped = "the guest is launched and does not run: a model has no processor".into();
-            if let Some(observed) = (model.observe)() {
-                summary.platform_digest = Some(observed.digest);
-                summary.notes.extend(observed.notes);
-                summary.memory = observed.memory;
-            }
+            model::add_to(&mut summary, model);
         }
         summary
     }

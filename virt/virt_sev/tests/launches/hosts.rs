@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+//! Every modelled host, every platform: a launch, or that host's own message (`spec/sev.md` 5.5, 5.6).
+
+use crate::rig::{launch, small_plan};
+use kvm_model::{FakeHost, ModelSys};
+use launch_digest::kvm_vmsa;
+use launch_plan::{Isolation, PlanBuilder, StepKind, VpState};
+use std::collections::BTreeSet;
+use virt_sev::Platform;
+use x86defs::vmsa::offset;
+
+/// For each host: what SEV, SEV-ES and SEV-SNP launches say; empty where they succeed.
+const EXPECTED: &[(&str, [&str; 3])] = &[
+    (
+        "intel",
+        [
+            "SEV needs an AMD EPYC host; this cpu is GenuineIntel",
+            "SEV-ES needs an AMD EPYC host; this cpu is GenuineIntel",
+            "SEV-SNP needs an AMD EPYC host; this cpu is GenuineIntel",
+        ],
+    ),
+    (
+        "amd-without-sev",
+        [
+            "this AMD cpu has no SEV (CPUID 0x8000001F EAX=0x0)",
+            "this AMD cpu has no SEV-ES (CPUID 0x8000001F EAX=0x0)",
+            "this AMD cpu has no SEV-SNP (CPUID 0x8000001F EAX=0x0)",
+        ],
+    ),
+    (
+        "sev-only",
+        [
+            "",
+            "the firmware setup reserves no ASIDs for SEV-ES (CPUID 0x8000001F EDX=0x1)",
+            "this AMD cpu has no SEV-SNP (CPUID 0x8000001F EAX=0xf)",
+        ],
+    ),
+    (
+        "sev-es",
+        ["", "", "this AMD cpu has no SEV-SNP (CPUID 0x8000001F EAX=0xf)"],
+    ),
+    ("snp", ["", "", ""]),
+    (
+        "snp-ciphertext-hiding",
+        [
+            "",
+            "ciphertext hiding has given all ASIDs of this range to SEV-SNP",
+            "",
+        ],
+    ),
+    ("without-device-attributes", ["", "", ""]),
+    (
+        "linux-6.9",
+        [
+            "",
+            "field MXCSR at 0x408 is 0x1f80 in the file, kvm would measure 0x0",
+            "kernel 6.9.12 has no SEV-SNP VMs (SEV and SEV-ES need 6.10, SEV-SNP 6.11)",
+        ],
+    ),
+    (
+        "no-sev-permission",
+        [
+            "no permission on /dev/sev: join the group",
+            "no permission on /dev/sev: join the group",
+            "no permission on /dev/sev: join the group",
+        ],
+    ),
+    (
+        "no-sev-node",
+        [
+            "/dev/sev is missing: load the module ccp",
+            "/dev/sev is missing: load the module ccp",
+            "/dev/sev is missing: load the module ccp",
+        ],
+    ),
+];
+
+#[test]
+fn every_host_launches_what_it_can_and_says_why_not_otherwise() {
+    let modelled: BTreeSet<_> = FakeHost::all().into_iter().map(|host| host.name).collect();
+    let listed: BTreeSet<_> = EXPECTED.iter().map(|row| row.0).collect();
+    assert_eq!(modelled, listed);
+    for (name, says) in EXPECTED {
+        for (platform, wanted) in Platform::ALL.into_iter().zip(says) {
+            let model = ModelSys::new(FakeHost::by_name(name).unwrap());
+            let outcome = launch(&model, platform, &small_plan(platform, 1), 1);
+            assert_eq!(model.open_descriptors(), 0, "{platform} on {name}");
+            match outcome {
+                Ok(summary) => {
+                    assert!(wanted.is_empty(), "{platform} on {name} was launched");
+                    assert_eq!(
+                        summary.platform_digest,
+                        Some(summary.digest),
+                        "{platform} on {name}"
+                    );
+                }
+                Err(message) => {
+                    assert!(
+                        !wanted.is_empty() && message.contains(wanted),
+                        "{platform} on {name}: {message}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_older_interface_launches_sev_es_without_fpu_state() {
+    let plan = small_plan(Platform::SevEs, 1);
+    let mut builder = PlanBuilder::new(plan.facts.clone());
+    for step in plan.into_steps() {
+        match step.kind {
+            StepKind::Import(import) => builder.import(import, step.origin).unwrap(),
+            StepKind::VpContext(mut context) => {
+                let mut page = kvm_vmsa::reset_state(Isolation::SevEs);
+                page[offset::MXCSR..offset::FCW + 2].fill(0);
+                context.state = VpState::Vmsa(page.to_vec().into());
+                builder.vp_context(*context, step.origin).unwrap();
+            }
+            StepKind::ExpectMemory(_) | StepKind::ErrorRange { .. } => {}
+        }
+    }
+    let model = ModelSys::new(FakeHost::linux_6_9());
+    let summary = launch(&model, Platform::SevEs, &builder.finish(), 1).unwrap();
+    assert_eq!(summary.platform_digest, Some(summary.digest));
+    let names: Vec<_> = model.transcript().iter().map(|call| call.name).collect();
+    assert!(
+        names.contains(&"KVM_SEV_ES_INIT") && !names.contains(&"KVM_SEV_INIT2"),
+        "{names:?}"
+    );
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT
+//! Launches through the real calls on the model of KVM and the security processor.
+#![forbid(unsafe_code)]
+
+mod faults;
+mod hosts;
+mod order;
+mod outcome;
+mod rig;

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+//! The calls of a launch are those of `spec/sev.md` 1.5, in that order.
+
+use crate::rig::{launch, model, plan};
+use virt_sev::Platform;
+
+/// Calls that set up a VP; their order among each other is KVM's business.
+const VP: &[&str] = &[
+    "KVM_SET_CPUID2",
+    "KVM_GET_SREGS",
+    "KVM_SET_SREGS",
+    "KVM_SET_REGS",
+    "KVM_SET_DEBUGREGS",
+    "KVM_SET_XCRS",
+    "KVM_SET_MSRS",
+    "KVM_SET_XSAVE",
+    "KVM_GET_REGS",
+    "KVM_GET_SUPPORTED_CPUID",
+];
+
+/// The launch's calls from the VM on, without questions and VP setup, repeated neighbours once.
+fn transcript(platform: Platform) -> Vec<&'static str> {
+    let model = model();
+    launch(&model, platform, &plan(platform, 2), 2).unwrap();
+    let calls = model.transcript();
+    let from = calls
+        .iter()
+        .position(|call| call.name == "KVM_CREATE_VM")
+        .unwrap();
+    let mut names: Vec<&'static str> = calls[from..]
+        .iter()
+        .map(|call| call.name)
+        .filter(|name| !VP.contains(name) && !name.starts_with("close") && !name.contains("map"))
+        .collect();
+    names.dedup();
+    names
+}
+
+#[test]
+fn sev_follows_the_required_order() {
+    assert_eq!(
+        transcript(Platform::Sev),
+        [
+            "KVM_CREATE_VM",
+            "KVM_SEV_INIT2",
+            "KVM_SEV_LAUNCH_START",
+            "KVM_SET_USER_MEMORY_REGION",
+            "KVM_MEMORY_ENCRYPT_REG_REGION",
+            "KVM_CREATE_VCPU",
+            "KVM_SEV_LAUNCH_UPDATE_DATA",
+            "KVM_SEV_LAUNCH_MEASURE",
+            "KVM_SEV_LAUNCH_FINISH",
+        ]
+    );
+}
+
+#[test]
+fn sev_es_seals_the_save_areas_behind_the_pages() {
+    assert_eq!(
+        transcript(Platform::SevEs),
+        [
+            "KVM_CREATE_VM",
+            "KVM_SEV_INIT2",
+            "KVM_SEV_LAUNCH_START",
+            "KVM_SET_USER_MEMORY_REGION",
+            "KVM_MEMORY_ENCRYPT_REG_REGION",
+            "KVM_CREATE_VCPU",
+            "KVM_SEV_LAUNCH_UPDATE_DATA",
+            "KVM_SEV_LAUNCH_UPDATE_VMSA",
+            "KVM_SEV_LAUNCH_MEASURE",
+            "KVM_SEV_LAUNCH_FINISH",
+        ]
+    );
+}
+
+#[test]
+fn snp_makes_each_run_private_before_it_is_added() {
+    let mut expected = vec![
+        "KVM_CREATE_VM",
+        "KVM_ENABLE_CAP",
+        "KVM_SEV_INIT2",
+        "KVM_CREATE_GUEST_MEMFD",
+        "KVM_SET_USER_MEMORY_REGION2",
+        "KVM_SEV_SNP_LAUNCH_START",
+        "KVM_CREATE_VCPU",
+    ];
+    // Data and zeros, parameters, 512 and 88 pages, secrets, cpuid (refused once, then corrected).
+    for _ in 0..6 {
+        expected.extend(["KVM_SET_MEMORY_ATTRIBUTES", "KVM_SEV_SNP_LAUNCH_UPDATE"]);
+    }
+    expected.extend(["KVM_SET_MEMORY_ATTRIBUTES", "KVM_SEV_SNP_LAUNCH_FINISH"]);
+    assert_eq!(transcript(Platform::Snp), expected);
+}
