@@ -8,6 +8,9 @@ pub fn skip(name: &str, reason: &str) {
     println!("skipped: {name}: {reason}");
 }
 
+/// Names the only hypervisor that tests may use (`cargo xtask test --hypervisor`).
+const ONLY: &str = "OPENVMM_TEST_HYPERVISOR";
+
 /// A hypervisor of `openvmm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -28,6 +31,11 @@ impl Backend {
 
     /// Why it cannot be used here, if so.
     pub fn unavailable(self) -> Option<String> {
+        if let Ok(only) = std::env::var(ONLY)
+            && only != self.name()
+        {
+            return Some(format!("{ONLY} is {only}"));
+        }
         match self {
             Self::Soft => None,
             Self::Kvm => {

@@ -3,6 +3,7 @@
 
 use crate::command::{Cmd, installed};
 use crate::stages::Stages;
+use crate::test::Processor;
 use crate::{check, soak, test, tools};
 use anyhow::Result;
 
@@ -43,10 +44,21 @@ pub(crate) fn run() -> Result<()> {
     stages.run("programs", test::build_programs);
     stages.run("documentation tests", test::doc_tests);
     stages.run("unit tests", || {
-        test::run_tests(&scope(&["--workspace", "--exclude", "vmm_tests"]))
+        test::run_tests(
+            &scope(&["--workspace", "--exclude", "vmm_tests"]),
+            &Processor::default(),
+        )
     });
     stages.run("end-to-end tests", || {
-        test::run_tests(&scope(&["--package", "vmm_tests"]))
+        test::run_tests(&scope(&["--package", "vmm_tests"]), &Processor::default())
+    });
+    // The whole suite like this: cargo xtask test --without-kvm.
+    stages.run("software CPU without kvm", || {
+        let alone = Processor {
+            without_kvm: true,
+            ..Processor::default()
+        };
+        test::run_tests(&scope(&["--package", "vmm_tests", "::soft"]), &alone)
     });
     stages.run("soaks at 1/100", soak::run_reduced);
     stages.finish()

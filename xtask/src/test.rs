@@ -22,8 +22,21 @@ pub(crate) struct Args {
     /// Only this package.
     #[arg(short, long)]
     package: Option<String>,
+    #[command(flatten)]
+    processor: Processor,
     /// Only tests whose name contains this.
     filter: Option<String>,
+}
+
+/// What guests of end-to-end tests run on.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Processor {
+    /// Only on this hypervisor, `kvm` or `soft`; tests of the others skip themselves.
+    #[arg(long, value_parser = ["kvm", "soft"])]
+    pub(crate) hypervisor: Option<String>,
+    /// As on a machine without /dev/kvm (needs root).
+    #[arg(long)]
+    pub(crate) without_kvm: bool,
 }
 
 /// Installs, builds, runs.
@@ -41,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.filter.is_none() && args.package.is_none() {
         doc_tests()?;
     }
-    run_tests(&more)
+    run_tests(&more, &args.processor)
 }
 
 /// The programs that end-to-end tests start.
@@ -55,7 +68,7 @@ pub(crate) fn doc_tests() -> Result<()> {
 }
 
 /// Runs tests with `scope` as the runner's arguments.
-pub(crate) fn run_tests(scope: &[String]) -> Result<()> {
+pub(crate) fn run_tests(scope: &[String], processor: &Processor) -> Result<()> {
     let bin = workspace::binary("openvmm", Profile::Debug);
     let (runner, args): (_, &[&str]) = if installed("cargo-nextest") {
         ("nextest", &["nextest", "run", "--locked", "--no-tests=warn"])
@@ -78,6 +91,12 @@ pub(crate) fn run_tests(scope: &[String]) -> Result<()> {
         .env("OPENVMM_KERNEL", &debian::kernel_folder().display().to_string());
     if runner == "libtest" {
         cmd = cmd.args(["--tests", "--", "--show-output"]);
+    }
+    if let Some(only) = &processor.hypervisor {
+        cmd = cmd.env("OPENVMM_TEST_HYPERVISOR", only);
+    }
+    if processor.without_kvm {
+        cmd = cmd.without_kvm();
     }
     // nextest keeps it here whatever the target directory is.
     let record = workspace::root().join("target/nextest/default/junit.xml");
