@@ -58,7 +58,17 @@ pub(crate) fn choose(name: &str, deterministic: bool) -> anyhow::Result<Arc<dyn 
     Ok(hypervisor)
 }
 
-/// Opens the host for an isolated launch.
+/// What `--sev-model` accepts.
+pub(crate) fn models() -> PossibleValuesParser {
+    PossibleValuesParser::new(virt_sev::model::names())
+}
+
+/// What `--sev-model` without a value means.
+pub(crate) fn usual_model() -> &'static str {
+    virt_sev::model::USUAL
+}
+
+/// Opens the host, or its model, for an isolated launch.
 pub(crate) fn isolating(request: &Isolated) -> anyhow::Result<Arc<dyn IsolatingHypervisor>> {
     let platform = match request.kind {
         IsolationRequest::Sev => Platform::Sev,
@@ -72,8 +82,14 @@ pub(crate) fn isolating(request: &Isolated) -> anyhow::Result<Arc<dyn IsolatingH
         cbitpos: request.sev.cbitpos,
         reduced_phys_bits: request.sev.reduced_phys_bits,
     };
-    let sev =
-        Sev::here(platform, options).with_context(|| format!("--isolation {}", platform.isolation()))?;
+    let sev = match &request.model {
+        None => Sev::here(platform, options),
+        Some(name) => {
+            let model = virt_sev::model::open(name).with_context(|| format!("no model of a host {name}"))?;
+            Sev::on_model(&model, platform, options)
+        }
+    };
+    let sev = sev.with_context(|| format!("--isolation {}", platform.isolation()))?;
     Ok(Arc::new(sev))
 }
 

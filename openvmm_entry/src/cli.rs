@@ -160,6 +160,17 @@ pub(crate) struct MachineArgs {
     /// ,cbitpos=N ,reduced-phys-bits=N and for snp ,host-data=HEX.
     #[arg(long, value_name = "KIND[,KEY=VALUE]", default_value = "none", value_parser = isolation::parse)]
     pub(crate) isolation: IsolationArg,
+    /// Launch the isolated guest on a model of KVM and the security processor; HOST says which machine it is
+    /// a model of.
+    #[arg(
+        long,
+        value_name = "HOST",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = backends::usual_model(),
+        value_parser = backends::models()
+    )]
+    pub(crate) sev_model: Option<String>,
     /// What runs the guest.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = backends::names())]
     pub(crate) hypervisor: String,

@@ -35,7 +35,7 @@ pub(crate) struct Launch {
     pub(crate) entropy: EntropySource,
     /// `--hypervisor`.
     pub(crate) hypervisor: String,
-    /// `--isolation`.
+    /// `--isolation` and `--sev-model`.
     pub(crate) isolated: Option<Isolated>,
     /// `--dry-run`.
     pub(crate) dry_run: bool,
@@ -54,6 +54,8 @@ pub(crate) struct Isolated {
     pub(crate) kind: IsolationRequest,
     /// Its settings.
     pub(crate) sev: SevSettings,
+    /// The model to launch on, instead of this machine.
+    pub(crate) model: Option<String>,
 }
 
 /// The trace that the filters ask for; each kind's last filter counts.
@@ -142,6 +144,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         isolated: (cli.machine.isolation.kind != IsolationRequest::None).then_some(Isolated {
             kind: cli.machine.isolation.kind,
             sev: cli.machine.isolation.sev,
+            model: cli.machine.sev_model,
         }),
         dry_run: cli.run.dry_run,
         report: cli.run.report,

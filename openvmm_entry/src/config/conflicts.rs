@@ -193,6 +193,11 @@ fn isolation(cli: &Cli) -> Result<(), String> {
     let kind = cli.machine.isolation.kind;
     let name = isolation::name(kind);
     match kind {
+        IsolationRequest::None if cli.machine.sev_model.is_some() => {
+            return Err(
+                "--sev-model is a model of hosts that launch encrypted guests; add --isolation snp, sev-es or sev".into(),
+            );
+        }
         IsolationRequest::None => return Ok(()),
         IsolationRequest::Sev | IsolationRequest::SevEs | IsolationRequest::Snp => {}
         IsolationRequest::Tdx | IsolationRequest::Vbs => {
