@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT
 //! `igvmtool measure`: launch digests of a file, and why other tools print other ones.
 
+pub(crate) mod against;
+
 use crate::failure::{Failure, Outcome};
-use crate::opened;
-use launch_digest::{Measurement, Options, Profile, Reading, first_difference, measure};
+use crate::{opened, progress};
+use launch_digest::{Digest, Measurement, Options, Profile, Subject, first_difference_of, measure_among};
 use launch_plan::{Isolation, LaunchPlan};
 use serde::Serialize;
 use std::path::PathBuf;
+
+/// Version of the `measure --json` schema.
+const SCHEMA: u32 = 1;
 
 /// Options of `measure`.
 #[derive(Debug, clap::Args)]
@@ -28,8 +33,12 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     /// The digest after each step.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "against")]
     trace: bool,
+    /// Says which profile, VP count, save area or missing step gives this digest (hex); exit code 1 unless
+    /// it is that of a launch through KVM.
+    #[arg(long, value_name = "DIGEST", value_parser = against::digest)]
+    against: Option<Digest>,
 }
 
 /// The isolation that a platform name of this tool means.
@@ -80,71 +89,114 @@ struct Step {
     digest: String,
 }
 
-/// Prints the digests.
+/// Prints the digests, or the answer to `--against`.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let mapped = opened::map(&args.file)?;
     let file = opened::read(&mapped)?;
-    let isolations: Vec<Isolation> = match args.platform {
-        Some(isolation) => vec![isolation],
-        None => file
-            .platforms()
-            .iter()
-            .map(|p| p.isolation)
-            .filter(|i| has_digest(*i))
-            .collect(),
-    };
-    if isolations.is_empty() {
+    let mut plans = Vec::new();
+    for platform in file.platforms() {
+        plans.push(opened::plan(&mapped, &file, platform.isolation)?);
+    }
+    if let Some(wanted) = args.platform
+        && !plans.iter().any(|plan| plan.facts.isolation == wanted)
+    {
+        // Refuses with the platforms that there are.
+        opened::plan(&mapped, &file, wanted)?;
+    }
+    if let Some(digest) = &args.against {
+        let answers = against::answer(&plans, args.platform, digest, args.vp_count)?;
+        let outcome = against::report(&answers, args.json)?;
+        return opened::finish(&mapped, outcome);
+    }
+    let records = progress::during("measuring", || records(&mut plans, args))?;
+    if records.is_empty() {
         let text = "no platform of the file has a launch digest that is known before the launch";
         return Err(Failure::Usage(format!("{}: {text}", args.file.display())));
     }
-    let mut records = Vec::new();
-    for isolation in isolations {
-        let plan = opened::plan(&mapped, &file, isolation)?;
-        records.push(record(&plan, args)?);
-    }
     if args.json {
-        let text = serde_json::to_string_pretty(&records).map_err(|e| Failure::Unreadable(e.to_string()))?;
-        println!("{text}");
+        crate::output::json(&records)?;
     } else {
         records.iter().for_each(print);
     }
     opened::finish(&mapped, Outcome::Fine)
 }
 
-fn has_digest(isolation: Isolation) -> bool {
+pub(crate) const fn has_digest(isolation: Isolation) -> bool {
     !matches!(isolation, Isolation::Native | Isolation::Cca)
 }
 
-fn record(plan: &LaunchPlan<'_>, args: &Args) -> Result<Record, Failure> {
+fn records(plans: &mut Vec<LaunchPlan<'_>>, args: &Args) -> Result<Vec<Record>, Failure> {
+    let mut out = Vec::new();
+    for number in 0..plans.len() {
+        let plan = plans.remove(number);
+        let isolation = plan.facts.isolation;
+        if has_digest(isolation) && args.platform.is_none_or(|wanted| wanted == isolation) {
+            out.push(record(&plan, plans, args)?);
+        }
+        plans.insert(number, plan);
+    }
+    Ok(out)
+}
+
+fn record(plan: &LaunchPlan<'_>, others: &[LaunchPlan<'_>], args: &Args) -> Result<Record, Failure> {
     let options = Options {
         profile: args.profile,
         vp_count: args.vp_count,
         trace: args.trace,
     };
     let usage = |e: launch_digest::MeasureError| Failure::Usage(e.to_string());
-    let measurement = measure(plan, &options).map_err(usage)?;
-    let others = other_profiles(plan, &measurement).map_err(usage)?;
+    let mut measurement = measure_among(plan, others, &options).map_err(usage)?;
+    let readings = other_profiles(plan, others, &measurement).map_err(usage)?;
     let steps = measurement.trace.iter().map(|s| Step {
         step: s.what.clone(),
         origin: s.origin.to_string(),
         digest: s.digest.to_string(),
     });
+    let steps = steps.collect();
+    measurement
+        .warnings
+        .extend(endorsed(plan, &measurement, &readings));
     Ok(Record {
-        schema: 1,
+        schema: SCHEMA,
         platform: plan.facts.isolation.name(),
         profile: args.profile.name(),
         vp_count: measurement.vp_count,
         digest: measurement.digest.to_string(),
-        trace: steps.collect(),
-        other_profiles: others,
+        trace: steps,
+        other_profiles: readings,
         warnings: measurement.warnings,
     })
+}
+
+/// Where the file itself names a digest and it is another one.
+fn endorsed(plan: &LaunchPlan<'_>, this: &Measurement, readings: &[Other]) -> Vec<String> {
+    let block = plan
+        .endorsements
+        .id_block
+        .as_ref()
+        .map(|block| ("id block", &block.launch_digest[..]));
+    let vbs = plan.endorsements.vbs_measurement.as_ref();
+    let vbs = vbs.map(|it| ("vbs measurement", &it.digest[..32]));
+    let mut out = Vec::new();
+    for (what, bytes) in block.into_iter().chain(vbs) {
+        if bytes == this.digest.0 {
+            continue;
+        }
+        let named = Digest(bytes.to_vec()).to_string();
+        let reading = readings.iter().find(|other| other.digest == named);
+        let whose = reading.map_or_else(String::new, |other| {
+            format!(", which is the {} reading", other.profile)
+        });
+        out.push(format!("the file's {what} names digest {named}{whose}"));
+    }
+    out
 }
 
 /// The profiles that give another digest, and the step in which each parts from this one. TDX and VBS
 /// have one reading.
 fn other_profiles(
     plan: &LaunchPlan<'_>,
+    others: &[LaunchPlan<'_>],
     this: &Measurement,
 ) -> Result<Vec<Other>, launch_digest::MeasureError> {
     let mut out = Vec::new();
@@ -157,16 +209,17 @@ fn other_profiles(
             vp_count: Some(this.vp_count),
             trace: false,
         };
-        let digest = measure(plan, &options)?.digest;
+        let digest = measure_among(plan, others, &options)?.digest;
         if digest == this.digest {
             continue;
         }
-        let reading = |profile| Reading {
+        let subject = |profile: Profile| Subject {
             plan,
-            profile,
+            others,
             vp_count: this.vp_count,
+            rules: profile.rules(),
         };
-        let difference = first_difference(reading(this.profile), reading(other))?;
+        let difference = first_difference_of(&subject(this.profile), &subject(other))?;
         out.push(Other {
             profile: other.name(),
             digest: digest.to_string(),

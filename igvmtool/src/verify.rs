@@ -2,12 +2,15 @@
 //! `igvmtool verify`: does this file give this attestation report, or this digest, and if not, why.
 
 use crate::failure::{Failure, Outcome};
+use crate::measure::against::{Explained, UNEXPLAINED, search};
 use crate::measure::platform;
-use crate::opened;
 use crate::sign::bytes;
+use crate::{opened, progress};
 use launch_digest::report::Report;
 use launch_digest::{Digest, Options, Profile, Reading, first_difference, id_block, measure};
 use launch_plan::{Isolation, LaunchPlan};
+use serde::Serialize;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Options of `verify`.
@@ -20,8 +23,8 @@ pub(crate) struct Args {
     #[arg(long, group = "expected", conflicts_with = "digest")]
     report: Option<PathBuf>,
     /// A launch digest in hex.
-    #[arg(long, group = "expected")]
-    digest: Option<String>,
+    #[arg(long, group = "expected", value_parser = crate::measure::against::digest)]
+    digest: Option<Digest>,
     /// Another IGVM file that is known to be right: names the first step that differs from it.
     #[arg(long, group = "expected")]
     against: Option<PathBuf>,
@@ -31,6 +34,21 @@ pub(crate) struct Args {
     /// Virtual processors of the guest. Default: one for each context in the file.
     #[arg(long)]
     vp_count: Option<u32>,
+    /// JSON instead of text (schema version 1).
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer as `--json` prints it (schema version 1).
+#[derive(Serialize)]
+struct Answer {
+    schema: u32,
+    platform: &'static str,
+    matches: bool,
+    findings: Vec<String>,
+    /// What gives the digest of the report or of `--digest`; absent when nothing known does, or when it
+    /// was not asked for.
+    explanation: Option<Explained>,
 }
 
 /// Compares and explains; a mismatch is a finding.
@@ -38,40 +56,59 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let mapped = opened::map(&args.file)?;
     let file = opened::read(&mapped)?;
     let plan = opened::plan(&mapped, &file, args.platform)?;
-    let mut findings = Vec::new();
+    let mut others = Vec::new();
+    for platform in file.platforms() {
+        if platform.isolation != args.platform {
+            others.push(opened::plan(&mapped, &file, platform.isolation)?);
+        }
+    }
+    let mut answer = Answer {
+        schema: 1,
+        platform: args.platform.name(),
+        matches: false,
+        findings: Vec::new(),
+        explanation: None,
+    };
     if let Some(path) = &args.report {
         let report = Report::read(&bytes(path)?)
             .map_err(|e| Failure::Unreadable(format!("{}: {e}", path.display())))?;
-        compare_report(&plan, &report, &mut findings);
-        compare_digest(&plan, args, &Digest(report.measurement.to_vec()), &mut findings)?;
+        compare_report(&plan, &report, &mut answer.findings);
+        let measured = Digest(report.measurement.to_vec());
+        compare_digest((&plan, &others), args, &measured, &mut answer)?;
     }
-    if let Some(text) = &args.digest {
-        compare_digest(&plan, args, &unhex(text)?, &mut findings)?;
+    if let Some(digest) = &args.digest {
+        compare_digest((&plan, &others), args, digest, &mut answer)?;
     }
     if let Some(path) = &args.against {
         let other_mapped = opened::map(path)?;
         let other_file = opened::read(&other_mapped)?;
         let other = opened::plan(&other_mapped, &other_file, args.platform)?;
-        compare_plans(&plan, &other, args, &mut findings)?;
+        compare_plans(&plan, &other, args, &mut answer.findings)?;
     }
-    let shown = args.file.display();
-    if findings.is_empty() {
-        println!("{shown}: matches");
-        return opened::finish(&mapped, Outcome::Fine);
-    }
-    findings.iter().for_each(|f| println!("{shown}: {f}"));
-    opened::finish(&mapped, Outcome::Findings)
+    answer.matches = answer.findings.is_empty();
+    print(args, &answer)?;
+    let outcome = if answer.matches {
+        Outcome::Fine
+    } else {
+        Outcome::Findings
+    };
+    opened::finish(&mapped, outcome)
 }
 
-fn unhex(text: &str) -> Result<Digest, Failure> {
-    let bad = || Failure::Usage("--digest: a digest is an even number of hex digits".into());
-    if !text.is_ascii() || text.is_empty() || !text.len().is_multiple_of(2) {
-        return Err(bad());
+fn print(args: &Args, answer: &Answer) -> Result<(), Failure> {
+    if args.json {
+        return crate::output::json(answer);
     }
-    let byte = |i: usize| u8::from_str_radix(&text[i..i + 2], 16).map_err(|_| bad());
-    Ok(Digest(
-        (0..text.len()).step_by(2).map(byte).collect::<Result<_, _>>()?,
-    ))
+    let shown = args.file.display();
+    crate::output::stdout(|out| {
+        if answer.matches {
+            writeln!(out, "{shown}: matches")?;
+        }
+        answer
+            .findings
+            .iter()
+            .try_for_each(|finding| writeln!(out, "{shown}: {finding}"))
+    })
 }
 
 /// What the report says beside the digest.
@@ -105,67 +142,33 @@ fn vp_count(plan: &LaunchPlan<'_>, args: &Args) -> u32 {
         .unwrap_or_else(|| plan.vp_contexts().map(|(c, _)| c.vp + 1).max().unwrap_or(1))
 }
 
-/// Compares with what KVM would measure; a foreign digest that another profile explains is named.
+/// Compares with what KVM would measure; another digest is explained.
 fn compare_digest(
-    plan: &LaunchPlan<'_>,
+    (plan, others): (&LaunchPlan<'_>, &[LaunchPlan<'_>]),
     args: &Args,
     expected: &Digest,
-    findings: &mut Vec<String>,
+    answer: &mut Answer,
 ) -> Result<(), Failure> {
-    let digest_of = |profile, vp_count| {
-        let options = Options {
-            profile,
-            vp_count: Some(vp_count),
-            trace: false,
-        };
-        measure(plan, &options)
-            .map(|m| m.digest)
-            .map_err(|e| Failure::Usage(e.to_string()))
-    };
     let count = vp_count(plan, args);
-    let ours = digest_of(Profile::Kvm, count)?;
+    let options = Options {
+        profile: Profile::Kvm,
+        vp_count: Some(count),
+        trace: false,
+    };
+    let measured = progress::during("measuring", || measure(plan, &options));
+    let ours = measured.map_err(|e| Failure::Usage(e.to_string()))?.digest;
     if ours == *expected {
         return Ok(());
     }
-    findings.push(format!(
-        "the digest is {expected}, but a launch through kvm with {count} vps gives {ours}"
+    let vps = if count == 1 { "vp" } else { "vps" };
+    answer.findings.push(format!(
+        "the digest is {expected}, but a launch through kvm with {count} {vps} gives {ours}"
     ));
-    let mut readings = Vec::new();
-    for profile in Profile::ALL.into_iter().filter(|p| *p != Profile::Kvm) {
-        if digest_of(profile, count)? == *expected {
-            readings.push(profile);
-        }
-    }
-    if let Some(first) = readings.first() {
-        let reading = |profile| Reading {
-            plan,
-            profile,
-            vp_count: count,
-        };
-        let difference = first_difference(reading(Profile::Kvm), reading(*first));
-        let difference = difference.map_err(|e| Failure::Usage(e.to_string()))?;
-        let place = difference.map_or_else(String::new, |d| format!("; the first difference is {d}"));
-        let names: Vec<_> = readings.iter().map(|p| p.name()).collect();
-        findings.push(format!(
-            "it is the {} reading of this file{place}",
-            names.join(" and ")
-        ));
-        return Ok(());
-    }
-    let contexts = plan.vp_contexts().map(|(c, _)| c.vp + 1).max().unwrap_or(1);
-    for other in (contexts..contexts + 64).filter(|n| *n != count) {
-        if digest_of(Profile::Kvm, other)? == *expected {
-            findings.push(format!(
-                "it is the digest of this file with {other} vps instead of {count}"
-            ));
-            return Ok(());
-        }
-    }
-    findings.push(
-        "no profile and no vp count up to 64 more explains it: the contents differ; --against a file \
-         that is known to be right names the first step"
-            .into(),
-    );
+    answer.explanation = search(plan, others, expected, Some(count))?;
+    let sentence = answer.explanation.as_ref().map(|found| found.sentence.clone());
+    answer
+        .findings
+        .push(sentence.unwrap_or_else(|| UNEXPLAINED.to_owned()));
     Ok(())
 }
 

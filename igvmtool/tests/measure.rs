@@ -279,7 +279,8 @@ fn verify_says_why_a_report_does_not_match() {
         ],
         1,
     );
-    let wanted = "it is the igvmmeasure-native-zero and cloud-hypervisor reading of this file; the first difference is step 32";
+    let wanted = "it is the digest of this image when pages without data are ZERO pages, as igvmmeasure-native-zero and \
+                  cloud-hypervisor read it; the first difference from a launch through kvm is step 32";
     assert!(out.contains(wanted), "{out}");
     let (out, _) = run(
         &[
@@ -291,7 +292,7 @@ fn verify_says_why_a_report_does_not_match() {
         1,
     );
     assert!(
-        out.contains("it is the digest of this file with 3 vps instead of 2"),
+        out.contains("it is the digest of this image when the guest has 3 vps instead of 2"),
         "{out}"
     );
     let (_, err) = run(&["verify", s(&file), "--report", s(&file)], 3);
@@ -340,4 +341,144 @@ fn wrap_refuses_what_cannot_be_wrapped() {
         "{err}"
     );
     assert!(!out.exists());
+}
+
+#[test]
+fn measure_against_says_whose_digest_it_is() {
+    let dir = Dir::new();
+    let file = dir.snp();
+    let against = |digest: &str, code| run(&["measure", s(&file), "--against", digest], code).0;
+    let own = against(&digest(&file, &[]), 0);
+    assert_eq!(own, "snp: it is what a launch through kvm gives\n");
+    let five = against(&digest(&file, &["--vp-count", "5"]), 1);
+    assert!(five.contains("the guest has 5 vps instead of 2"), "{five}");
+    let zero = digest(&file, &["--profile", "igvmmeasure-native-zero"]);
+    assert!(against(&zero, 1).contains("pages without data are ZERO pages"));
+    let nothing = against(&"5a".repeat(48), 1);
+    assert!(nothing.contains("the contents differ"), "{nothing}");
+    let (_, err) = run(&["measure", s(&file), "--against", "5a5a"], 2);
+    assert!(
+        err.contains("no platform that was asked for has digests of 2 bytes"),
+        "{err}"
+    );
+    let (_, err) = run(&["measure", s(&file), "--against", "xyz"], 2);
+    assert!(err.contains("a digest is an even number of hex digits"), "{err}");
+    let (json, _) = run(&["measure", s(&file), "--against", &zero, "--json"], 1);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["schema"], 1);
+    assert_eq!(json[0]["explanation"]["profiles"][0], "igvmmeasure-native-zero");
+    assert!(
+        json[0]["explanation"]["first_difference"]
+            .as_str()
+            .unwrap()
+            .starts_with("step 32")
+    );
+}
+
+#[test]
+fn written_files_and_verdicts_are_described_in_json() {
+    let dir = Dir::new();
+    let (image, file, key) = (dir.image(), dir.path("w.igvm"), dir.path("k.pem"));
+    std::fs::write(&key, KEY).unwrap();
+    let wrapped = ok(&[
+        "wrap",
+        s(&image),
+        "-o",
+        s(&file),
+        "--platform",
+        "sev",
+        "--platform",
+        "snp",
+        "--policy",
+        "snp=0xb0000",
+        "--json",
+    ]);
+    let wrapped: serde_json::Value = serde_json::from_str(&wrapped).unwrap();
+    assert_eq!(wrapped["schema"], 1);
+    assert_eq!(wrapped["bytes"], std::fs::metadata(&file).unwrap().len());
+    let snp = digest(&file, &["--platform", "snp"]);
+    assert_eq!(wrapped["platforms"][1]["launch_digest"], snp);
+    let signed = dir.path("signed.igvm");
+    let made = ok(&["sign", s(&file), "-o", s(&signed), "--id-key", s(&key), "--json"]);
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    assert_eq!(made["platforms"][1]["signed"], true);
+    assert_eq!(made["platforms"][0]["signed"], false);
+    let block = dir.path("block");
+    let emitted = ok(&["sign", s(&file), "--emit-block", s(&block), "--json"]);
+    let emitted: serde_json::Value = serde_json::from_str(&emitted).unwrap();
+    assert_eq!(
+        (&emitted["policy"], &emitted["launch_digest"]),
+        (&"0xb0000".into(), &snp.clone().into())
+    );
+    let verdict = ok(&["verify", s(&file), "--digest", &snp, "--json"]);
+    let verdict: serde_json::Value = serde_json::from_str(&verdict).unwrap();
+    assert_eq!(
+        (&verdict["matches"], &verdict["schema"]),
+        (&true.into(), &1.into())
+    );
+    let (_, err) = run(
+        &[
+            "wrap",
+            s(&image),
+            "-o",
+            s(&file),
+            "--platform",
+            "sev",
+            "--platform",
+            "snp",
+            "--policy",
+            "5",
+        ],
+        2,
+    );
+    assert!(err.contains("say which, for example --policy snp=0x5"), "{err}");
+}
+
+#[test]
+fn signing_keeps_unknown_headers_and_unused_bytes() {
+    let dir = Dir::new();
+    let (image, file) = (dir.image(), dir.path("p.igvm"));
+    let manifest = dir.path("m.json");
+    let text = r#"{"guest_arch": "x64", "guest_configs": [{"guest_svn": 1, "max_vtl": 0,
+        "isolation_type": {"snp": {"shared_gpa_boundary_bits": null, "policy": 196608, "enable_debug": false,
+        "injection_type": "normal"}}, "image": {"ovmf": {"processor_count": 2}}}]}"#;
+    std::fs::write(&manifest, text).unwrap();
+    let resource = format!("ovmf={}", s(&image));
+    ok(&[
+        "build",
+        "-m",
+        s(&manifest),
+        "-r",
+        &resource,
+        "-o",
+        s(&file),
+        "--provenance",
+    ]);
+    let before = std::fs::read(&file).unwrap();
+    let (signed, key) = (dir.path("signed.igvm"), dir.path("k.pem"));
+    std::fs::write(&key, KEY).unwrap();
+    ok(&["sign", s(&file), "-o", s(&signed), "--id-key", s(&key)]);
+    let after = std::fs::read(&signed).unwrap();
+    assert_eq!(after.len(), before.len() + 8 + 696);
+    let record = b"igvmtool ";
+    let has = |bytes: &[u8]| bytes.windows(record.len()).any(|w| w == record);
+    assert!(has(&before) && has(&after), "the optional record stays");
+    // Signing again with another version only changes the block.
+    let again = dir.path("again.igvm");
+    ok(&[
+        "sign",
+        s(&signed),
+        "-o",
+        s(&again),
+        "--id-key",
+        s(&key),
+        "--svn",
+        "9",
+        "--replace",
+    ]);
+    let third = std::fs::read(&again).unwrap();
+    assert_eq!(third.len(), after.len());
+    let headers = after.len() - (before.len() - before.iter().rposition(|b| *b != 0).unwrap());
+    assert!(after[..headers] != third[..headers]);
+    assert_eq!(digest(&again, &[]), digest(&file, &[]));
 }
