@@ -19,6 +19,8 @@ struct Soak {
     about: &'static str,
     package: &'static str,
     example: &'static str,
+    /// Packages whose programs the example starts.
+    programs: &'static [&'static str],
     /// Cases of a full run; CI runs a hundredth.
     count: u64,
     /// Cases between two saved states.
@@ -31,6 +33,7 @@ const SOAKS: &[Soak] = &[
         about: "mutated IGVM files through reader, plan, move, bind and encoder: no panic, no large allocation",
         package: "vm_loaders",
         example: "mutate",
+        programs: &[],
         count: 10_000_000,
         chunk: 500_000,
     },
@@ -39,6 +42,7 @@ const SOAKS: &[Soak] = &[
         about: "random instructions on the engine and on the host processor: same registers, flags and memory",
         package: "x86emu",
         example: "differential",
+        programs: &[],
         count: 1_000_000_000,
         chunk: 10_000_000,
     },
@@ -47,8 +51,27 @@ const SOAKS: &[Soak] = &[
         about: "random bytes in all modes on the engine, an hour of CPU: no panic, no hang, blocks equal steps",
         package: "x86emu",
         example: "random_code",
+        programs: &[],
         count: 2_800_000,
         chunk: 50_000,
+    },
+    Soak {
+        name: "guest-devices",
+        about: "random guest operations on the OVMF machine, 1000 on each: no panic, nothing touched that must not be",
+        package: "chipset",
+        example: "guest_fuzz",
+        programs: &[],
+        count: 10_000,
+        chunk: 1000,
+    },
+    Soak {
+        name: "kill-vars",
+        about: "VMs killed while they write UEFI variables: no variable that was reported written is lost",
+        package: "vmm_tests",
+        example: "kill_vars",
+        programs: &["openvmm_entry"],
+        count: 500,
+        chunk: 5,
     },
 ];
 
@@ -94,7 +117,7 @@ struct State {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let Some(name) = &args.name else {
         for soak in SOAKS {
-            println!("{:<10} {:>10} cases  {}", soak.name, soak.count, soak.about);
+            println!("{:<13} {:>10} cases  {}", soak.name, soak.count, soak.about);
         }
         return Ok(());
     };
@@ -206,6 +229,9 @@ fn run_chunk(soak: &Soak, seed: u64, first: u64, count: u64) -> Result<()> {
         "--package",
         soak.package,
     ])
+    for package in soak.programs {
+        Cmd::cargo(["build", "--locked", "--quiet", "--release", "--package", package]).run()?;
+    }
     .args(["--example", soak.example, "--"])
     .args([
         "--seed",
@@ -253,10 +279,8 @@ mod tests {
 
     #[test]
     fn unknown_soak_lists_the_known_ones() {
-        let error = find("nothing").err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "there is no soak nothing; there are: mutate, differential, random-code"
-        );
+        let error = find("nothing").err().unwrap().to_string();
+        assert!(error.starts_with("there is no soak nothing; there are: mutate, "), "{error}");
+        assert!(SOAKS.iter().all(|soak| error.contains(soak.name)), "{error}");
     }
 }

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: MIT
+//! A guest that does anything: random port, MMIO, MSR and interrupt operations on the whole OVMF machine,
+//! with PCI, fw_cfg and flash.
+//!
+//! `cargo run --release -p chipset --example guest_fuzz -- [--seed S] [--first N] [--count N]`
+//!
+//! One case is a new machine and [`OPERATIONS`] operations. Always true: case N of a seed is the same
+//! whatever ran before; a panic names its case. A case fails when the contents of the flash and of its
+//! file part, or when RAM that no transfer was aimed at has changed. Not here: virtio.
+
+use chipset::flash::{BLOCK, Flash};
+use chipset::fw_cfg::FwCfg;
+use chipset::machine::{MachineConfig, World, compose};
+use chipset::rtc::CmosMemory;
+use chipset::uart::SerialIo;
+use chipset_device::{Clock, MmioDevice, PowerRequest, PowerSink, TimerQueue, VpBus, VpWake};
+use guest_memory::GuestMemory;
+use openvmm_defs::Machine;
+use std::io::{Read, Seek, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Operations of a case.
+const OPERATIONS: u64 = 1000;
+const VPS: u32 = 2;
+const RAM: u64 = 1 << 20;
+/// No descriptor is made that aims here.
+const KEPT: u64 = 0x8_0000;
+const FLASH: u64 = 0xFFE0_0000;
+const FLASH_LEN: usize = 4 * BLOCK;
+
+/// First port and count of the devices.
+const PORTS: &[(u16, u16)] = &[
+    (0x510, 12),
+    (0xCF8, 8),
+    (0x20, 2),
+    (0xA0, 2),
+    (0x40, 4),
+    (0x61, 4),
+    (0x70, 2),
+    (0x92, 1),
+    (0x3F8, 8),
+    (0x4D0, 2),
+    (0x600, 0x80),
+];
+/// First address and length of the windows.
+const WINDOWS: &[(u64, u64)] = &[
+    (0xFEC0_0000, 0x1000),
+    (0xFEE0_0000, 0x1000),
+    (FLASH, FLASH_LEN as u64),
+    (0xB000_0000, 0x11_0000),
+];
+
+/// A 64-bit generator (xorshift*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn of<T: Copy>(&mut self, table: &[T]) -> T {
+        table[self.below(table.len() as u64) as usize]
+    }
+}
+
+/// The host around the machine.
+struct Host;
+
+impl VpWake for Host {
+    fn wake(&self, _vp: u32) {}
+}
+
+impl PowerSink for Host {
+    fn request(&self, _request: PowerRequest) {}
+}
+
+impl SerialIo for Host {
+    fn output(&self, _byte: u8) {}
+    fn input(&self, _buffer: &mut [u8]) -> usize {
+        0
+    }
+}
+
+struct Rig {
+    chipset: chipset::Chipset,
+    clock: Arc<Clock>,
+    timers: Arc<TimerQueue>,
+    memory: GuestMemory,
+    flash: Arc<Mutex<Flash>>,
+    file: std::fs::File,
+}
+
+fn rig() -> Result<Rig, Box<dyn std::error::Error>> {
+    let (clock, timers) = (Arc::new(Clock::deterministic()), TimerQueue::new());
+    let memory = GuestMemory::allocate(&[(0, RAM)])?;
+    let host = Arc::new(Host);
+    let mut machine = compose(MachineConfig {
+        machine: Machine::Ovmf,
+        vp_count: VPS,
+        phys_bits: 40,
+        x2apic: true,
+        tsc_hz: Some(1_000_000_000),
+        memory: CmosMemory {
+            below_4g: RAM,
+            above_4g: 0,
+        },
+        serial: [Some(host.clone()), None, None, None],
+        test_exit: true,
+        world: World {
+            clock: clock.clone(),
+            timers: timers.clone(),
+            wake: host.clone(),
+            power: host,
+        },
+    })?;
+    let mut fw_cfg = FwCfg::new(memory.dma());
+    fw_cfg.add_file("small", vec![1; 100])?;
+    fw_cfg.add_generated(&["made"], vec![vec![0; 5000]], Box::new(|| vec![vec![7; 4000]]))?;
+    machine.add_fw_cfg(fw_cfg)?;
+    let mut file = tempfile::tempfile()?;
+    let contents = vec![0xFF; FLASH_LEN];
+    file.write_all(&contents)?;
+    let flash = Arc::new(Mutex::new(Flash::new(contents, file.try_clone()?)));
+    machine
+        .builder
+        .add_mmio("flash", FLASH, FLASH_LEN as u64, flash.clone())?;
+    machine.builder.add_device("flash", flash.clone());
+    Ok(Rig {
+        chipset: machine.build(),
+        clock,
+        timers,
+        memory,
+        flash,
+        file,
+    })
+}
+
+impl Rig {
+    fn operation(&mut self, random: &mut Random) -> Result<(), Box<dyn std::error::Error>> {
+        let vp = random.below(u64::from(VPS)) as u32;
+        let len = 1usize << random.below(3);
+        let value = random.next().to_le_bytes();
+        let mut data = [0; 8];
+        match random.below(16) {
+            0..=3 => self.chipset.port_write(vp, port(random), &value[..len]),
+            4..=5 => self.chipset.port_read(vp, port(random), &mut data[..len]),
+            6..=8 => self
+                .chipset
+                .mmio_write(vp, gpa(random), &value[..1 + random.below(8) as usize]),
+            9..=10 => self
+                .chipset
+                .mmio_read(vp, gpa(random), &mut data[..1 + random.below(8) as usize]),
+            11 => self.transfer(random)?,
+            12 => self.configure(random),
+            13 => {
+                let x2apic = 0x800 + random.below(0x40) as u32;
+                let msr = random.of(&[0x1B, 0x6E0, x2apic, 0x2FF]);
+                if random.below(2) == 0 {
+                    let _ = self.chipset.msr_write(vp, msr, u64::from_le_bytes(value));
+                } else {
+                    let _ = self.chipset.msr_read(vp, msr);
+                }
+            }
+            14 => {
+                let later = self.clock.now() + random.below(20_000_000);
+                self.clock.advance_to(later);
+                self.timers.fire_due(later);
+                if self.chipset.poll(vp).interrupt {
+                    let _ = self.chipset.acknowledge(vp);
+                }
+            }
+            _ if random.below(64) == 0 => self.chipset.reset(),
+            _ => drop(self.chipset.inspect()),
+        }
+        Ok(())
+    }
+
+    /// A fw_cfg transfer with a descriptor that mostly makes sense.
+    fn transfer(&mut self, random: &mut Random) -> Result<(), Box<dyn std::error::Error>> {
+        let key = random.below(0x24) as u32;
+        let control = key << 16 | random.below(32) as u32;
+        let anywhere = random.below(0x4_0000);
+        let to = random.of(&[0x4000, RAM - 16, u64::MAX - 4, anywhere]);
+        let len = random.of(&[0, 1, 64, 0x1_1000, u32::MAX]);
+        let mut descriptor = control.to_be_bytes().to_vec();
+        descriptor.extend_from_slice(&len.to_be_bytes());
+        descriptor.extend_from_slice(&to.to_be_bytes());
+        let at = random.of(&[0x1000u64, RAM - 8, 1 << 40]);
+        if self.memory.is_ram(at, 16) {
+            self.memory.write(at, &descriptor)?;
+        }
+        let halves = [at >> 32, at].map(|half| (half as u32).to_be_bytes());
+        self.chipset.port_write(0, 0x514, &halves[0]);
+        self.chipset.port_write(0, 0x518, &halves[1]);
+        Ok(())
+    }
+
+    /// What firmware writes to the two bridges, now and then with other values.
+    fn configure(&mut self, random: &mut Random) {
+        let anything = random.next() as u32;
+        let (device, register, value) = random.of(&[
+            (0u32, 0x60u32, 0xB000_0001u32),
+            (31, 0x40, 0x601),
+            (31, 0x44, 0x80),
+            (31, 0x60, anything),
+            (0, 0x60, anything),
+        ]);
+        let address = 1 << 31 | device << 11 | register;
+        self.chipset.port_write(0, 0xCF8, &address.to_le_bytes());
+        self.chipset.port_write(0, 0xCFC, &value.to_le_bytes());
+    }
+
+    /// Whether everything that must hold at the end of a case does.
+    fn check(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        self.chipset.reset();
+        let mut held = vec![0; FLASH_LEN];
+        let mut flash = self.flash.lock().map_err(|_| "a device has panicked")?;
+        for (at, byte) in held.chunks_mut(1).enumerate() {
+            flash.mmio_read(at as u64, byte);
+        }
+        let mut stored = Vec::new();
+        self.file.rewind()?;
+        self.file.read_to_end(&mut stored)?;
+        if stored != held {
+            return Err("the flash and its file have parted".into());
+        }
+        let mut kept = vec![1; 0x1000];
+        self.memory.read(KEPT, &mut kept)?;
+        if kept.iter().any(|byte| *byte != 0) {
+            return Err(format!("ram at {KEPT:#x} was written").into());
+        }
+        Ok(())
+    }
+}
+
+fn port(random: &mut Random) -> u16 {
+    if random.below(8) == 0 {
+        return random.next() as u16;
+    }
+    let (first, count) = random.of(PORTS);
+    first + random.below(count.into()) as u16
+}
+
+fn gpa(random: &mut Random) -> u64 {
+    if random.below(16) == 0 {
+        return random.next() >> random.below(40);
+    }
+    let (first, len) = random.of(WINDOWS);
+    first + random.below(len)
+}
+
+fn case(seed: u64, number: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let mut random = Random((seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1);
+    let mut rig = rig()?;
+    for _ in 0..OPERATIONS {
+        rig.operation(&mut random)?;
+    }
+    rig.check()
+}
+
+static CASE: AtomicU64 = AtomicU64::new(0);
+
+fn main() -> ExitCode {
+    let (mut seed, mut first, mut count) = (1, 0, 1000);
+    let mut given = std::env::args().skip(1);
+    while let (Some(name), value) = (given.next(), given.next()) {
+        let Some(value) = value.and_then(|value| value.parse::<u64>().ok()) else {
+            eprintln!("{name} needs a number");
+            return ExitCode::from(2);
+        };
+        match name.as_str() {
+            "--seed" => seed = value,
+            "--first" => first = value,
+            "--count" => count = value,
+            _ => {
+                eprintln!("unknown option {name}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |what| {
+        eprintln!("seed {seed}: case {} panics", CASE.load(Ordering::Relaxed));
+        hook(what);
+    }));
+    for number in first..first.saturating_add(count) {
+        CASE.store(number, Ordering::Relaxed);
+        if let Err(reason) = case(seed, number) {
+            eprintln!("seed {seed}: case {number}: {reason}");
+            return ExitCode::FAILURE;
+        }
+    }
+    println!(
+        "{} operations on {count} machines",
+        count.saturating_mul(OPERATIONS)
+    );
+    ExitCode::SUCCESS
+}
