@@ -280,82 +280,84 @@ fn iret(base: State, w: Wanted) -> State {
     state
 }
 
+/// Names and frames.
+const RETURNS: [(&str, Wanted); 17] = [
+    ("same", SAME),
+    ("same-null-stack", Wanted { ss: 0, ..SAME }),
+    (
+        "same-flags",
+        Wanted {
+            rflags: 0x0025_4AD7 & !0x300,
+            ..SAME
+        },
+    ),
+    (
+        "same-compatible",
+        Wanted {
+            cs: selector::CODE32,
+            ..SAME
+        },
+    ),
+    ("same-not-canonical", Wanted { rip: HOLE, ..SAME }),
+    (
+        "same-bad-stack",
+        Wanted {
+            ss: selector::USER_DATA,
+            ..SAME
+        },
+    ),
+    ("null-code", Wanted { cs: 0, ..SAME }),
+    (
+        "data-code",
+        Wanted {
+            cs: selector::DATA,
+            ..SAME
+        },
+    ),
+    ("past-limit-code", Wanted { cs: 0xFF8, ..SAME }),
+    ("outer", OUTER),
+    ("outer-null-stack", Wanted { ss: 3, ..OUTER }),
+    (
+        "outer-bad-stack",
+        Wanted {
+            ss: selector::DATA,
+            ..OUTER
+        },
+    ),
+    (
+        "outer-compatible",
+        Wanted {
+            cs: selector::USER32,
+            ..OUTER
+        },
+    ),
+    (
+        "outer-compatible-null-stack",
+        Wanted {
+            cs: selector::USER32,
+            ss: 3,
+            ..OUTER
+        },
+    ),
+    ("outer-not-canonical", Wanted { rip: HOLE, ..OUTER }),
+    (
+        "outer-wrong-rpl",
+        Wanted {
+            cs: selector::CODE64 | 3,
+            ..OUTER
+        },
+    ),
+    (
+        "virtual-8086",
+        Wanted {
+            rflags: 2 | 1 << 17,
+            ..SAME
+        },
+    ),
+];
+
 fn interrupt_returns(t: &Transcript) {
-    let cases: [(&str, Wanted); 17] = [
-        ("same", SAME),
-        ("same-null-stack", Wanted { ss: 0, ..SAME }),
-        (
-            "same-flags",
-            Wanted {
-                rflags: 0x0025_4AD7 & !0x300,
-                ..SAME
-            },
-        ),
-        (
-            "same-compatible",
-            Wanted {
-                cs: selector::CODE32,
-                ..SAME
-            },
-        ),
-        ("same-not-canonical", Wanted { rip: HOLE, ..SAME }),
-        (
-            "same-bad-stack",
-            Wanted {
-                ss: selector::USER_DATA,
-                ..SAME
-            },
-        ),
-        ("null-code", Wanted { cs: 0, ..SAME }),
-        (
-            "data-code",
-            Wanted {
-                cs: selector::DATA,
-                ..SAME
-            },
-        ),
-        ("past-limit-code", Wanted { cs: 0xFF8, ..SAME }),
-        ("outer", OUTER),
-        ("outer-null-stack", Wanted { ss: 3, ..OUTER }),
-        (
-            "outer-bad-stack",
-            Wanted {
-                ss: selector::DATA,
-                ..OUTER
-            },
-        ),
-        (
-            "outer-compatible",
-            Wanted {
-                cs: selector::USER32,
-                ..OUTER
-            },
-        ),
-        (
-            "outer-compatible-null-stack",
-            Wanted {
-                cs: selector::USER32,
-                ss: 3,
-                ..OUTER
-            },
-        ),
-        ("outer-not-canonical", Wanted { rip: HOLE, ..OUTER }),
-        (
-            "outer-wrong-rpl",
-            Wanted {
-                cs: selector::CODE64 | 3,
-                ..OUTER
-            },
-        ),
-        (
-            "virtual-8086",
-            Wanted {
-                rflags: 2 | 1 << 17,
-                ..SAME
-            },
-        ),
-    ];
-    for (kind, wanted) in cases {
+    for (kind, wanted) in RETURNS {
         let name = Text::of(&["iret", kind]);
         t.case_with(
             name.text(),

@@ -155,7 +155,7 @@ mod tests {
         let now = 123_456_789;
         let delta = time.tsc(now).wrapping_sub(word(8)) << page[28];
         assert_eq!(
-            word(16) + (u128::from(delta) * u128::from(multiplier) >> 32) as u64,
+            word(16) + ((u128::from(delta) * u128::from(multiplier)) >> 32) as u64,
             now
         );
         assert_eq!(time.tsc(1_000), 77);
