@@ -65,6 +65,15 @@ const SOAKS: &[Soak] = &[
         chunk: 1000,
     },
     Soak {
+        name: "pci-devices",
+        about: "random rings, queues, registers and configuration space of virtio and NVMe devices, 1000 operations each",
+        package: "virtio",
+        example: "device_fuzz",
+        programs: &[],
+        count: 40_000,
+        chunk: 2000,
+    },
+    Soak {
         name: "kill-vars",
         about: "VMs killed while they write UEFI variables: no variable that was reported written is lost",
         package: "vmm_tests",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! How flat payloads (`test_suite`, `spin`, `triple_fault`, `unhandled_instruction`) are entered.
+//! How flat payloads (`test_suite`, `virtio_probe`, `spin`, `triple_fault`, `unhandled_instruction`) are entered.
 //!
 //! Always true: linked at [`IMAGE_GPA`]; entered in 64-bit mode at `ENTRY64_OFFSET` with at least the
 //! first 4 GiB identity mapped, by any state that gives that. Registers name what else there is; 0 means
@@ -17,5 +17,9 @@ pub const MADT_GPA: u64 = 0x18_A000;
 pub const FREE_GPA: u64 = 0x80_0000;
 /// End of the free memory; a VM for a flat payload has at least this much RAM.
 pub const FREE_END: u64 = 0x100_0000;
+/// Key of the command line argument of `virtio_probe` that says where configuration space is.
+pub const ECAM_ARGUMENT: &str = "ecam";
+/// Key of the command line argument of `virtio_probe` that asks for so many timed reads.
+pub const BENCH_ARGUMENT: &str = "bench";
 /// Key of the command line argument that names a case of `test_suite` which shall fail.
 pub const FAIL_ARGUMENT: &str = "fail";

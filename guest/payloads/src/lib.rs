@@ -55,6 +55,8 @@ pub const TRIPLE_FAULT: &[u8] = built!("triple_fault.bin");
 pub const UNHANDLED_INSTRUCTION: &[u8] = built!("unhandled_instruction.bin");
 /// A transcript of faults, transfers and interrupts, flat, linked there too.
 pub const CONFORMANCE: &[u8] = built!("conformance.bin");
+/// Drives a virtio block device, flat, linked there too.
+pub const VIRTIO_PROBE: &[u8] = built!("virtio_probe.bin");
 /// Checks an IGVM launch, flat, position independent; 32-bit entry at 0.
 pub const IGVM_PROBE: &[u8] = built!("igvm_probe.bin");
 

@@ -13,6 +13,8 @@ mod console;
 mod hyperv;
 mod images;
 mod interop;
+mod isolation;
 mod linux;
 mod payloads_run;
 mod uefi;
+mod virtio;

@@ -25,6 +25,8 @@ pub enum FlatPayload {
     UnhandledInstruction,
     /// One byte, then the test-exit port.
     FirstByte,
+    /// Drives a virtio block device.
+    VirtioProbe,
     /// A transcript of what the processor does.
     Conformance,
 }
@@ -38,6 +40,7 @@ impl FlatPayload {
             Self::TripleFault => crate::TRIPLE_FAULT,
             Self::UnhandledInstruction => crate::UNHANDLED_INSTRUCTION,
             Self::FirstByte => crate::FIRST_BYTE,
+            Self::VirtioProbe => crate::VIRTIO_PROBE,
             Self::Conformance => crate::CONFORMANCE,
         }
     }
@@ -77,7 +80,7 @@ pub fn flat_plan(payload: FlatPayload, isolation: Isolation) -> Result<LaunchPla
         payload.bytes().into(),
     )?;
     let mut handed = Vec::new();
-    if matches!(payload, FlatPayload::TestSuite | FlatPayload::Conformance) {
+    if matches!(payload, FlatPayload::TestSuite | FlatPayload::Conformance | FlatPayload::VirtioProbe) {
         let areas = [
             (
                 ParameterKind::CommandLine,
