@@ -55,17 +55,24 @@ fn explain(plan: &LaunchPlan<'_>, block: &IdBlock, error: IdBlockError, vp_count
         return error.to_string();
     };
     let expected = Digest(block.launch_digest.to_vec());
+    let gives = |profile, vp_count| {
+        let options = Options {
+            profile,
+            vp_count: Some(vp_count),
+            trace: false,
+        };
+        measure(plan, &options).is_ok_and(|m| m.digest == expected)
+    };
+    let contexts = plan.vp_contexts().count() as u32;
+    if contexts != vp_count && gives(Profile::Kvm, contexts) {
+        return format!(
+            "{error}; the file was signed for its {contexts} contexts, and each processor is measured; launch it with -p \
+             {contexts}, or sign it with igvmtool sign --vp-count {vp_count}"
+        );
+    }
     let other = Profile::ALL
         .into_iter()
-        .filter(|&p| p != Profile::Kvm)
-        .find(|&profile| {
-            let options = Options {
-                profile,
-                vp_count: Some(vp_count),
-                trace: false,
-            };
-            measure(plan, &options).is_ok_and(|m| m.digest == expected)
-        });
+        .find(|&profile| profile != Profile::Kvm && gives(profile, vp_count));
     match other {
         Some(Profile::FileOrder) => format!(
             "{error}; the expected digest is the one of the file's own order, but on kvm save areas are measured last, \
@@ -77,8 +84,8 @@ fn explain(plan: &LaunchPlan<'_>, block: &IdBlock, error: IdBlockError, vp_count
             profile.name()
         ),
         None => format!(
-            "{error}; the file was changed after it was signed, or is launched with another number of processors; see \
-             igvmtool measure --vp-count {vp_count}"
+            "{error}; the file was changed after it was signed, or signed for another number of processors; see igvmtool \
+             measure --vp-count {vp_count}"
         ),
     }
 }
