@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-//! What the model must reject, row by row (`spec/sev.md` 4.9), driven by raw requests.
+//! What the model must reject, row by row (`spec/sev.md` 4.9), and what it measures, driven by raw requests.
 
+mod digests;
 mod id_block;
 mod init;
 mod legacy;
