@@ -20,6 +20,7 @@ pub mod cpu;
 pub mod entry;
 pub mod fault;
 pub mod fdt;
+pub mod hypercall;
 pub mod lab;
 pub mod lapic;
 pub mod memory;

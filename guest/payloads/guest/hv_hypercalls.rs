@@ -2,7 +2,7 @@
 //! Hypercalls through the page: statuses, results, and that the page keeps registers.
 
 use crate::hv_interface::{HYPERCALL_PAGE, PARAMETERS};
-use core::arch::asm;
+use guest_rt::hypercall::call;
 use guest_rt::memory;
 use guest_rt::report::{check, equal};
 
@@ -14,24 +14,17 @@ const INVALID_CODE: u64 = 2;
 const INVALID_ALIGNMENT: u64 = 4;
 const INVALID_CONNECTION: u64 = 0x12;
 
-/// Calls into the page; the result, and whether every other register came back as it was.
-fn hypercall(control: u64, input: u64, output: u64) -> (u64, bool) {
-    let (result, rcx, rdx, r8): (u64, u64, u64, u64);
-    // SAFETY: the page holds the hypervisor's code; it returns with the stack as it was.
-    unsafe {
-        asm!("call {page}", page = in(reg) HYPERCALL_PAGE,
-            inout("rcx") control => rcx, inout("rdx") input => rdx, inout("r8") output => r8,
-            out("rax") result);
-    }
-    (result, (rcx, rdx, r8) == (control, input, output))
+/// The result, and whether every other register came back as it was.
+fn call_page(control: u64, input: u64, output: u64) -> (u64, bool) {
+    call(HYPERCALL_PAGE, control, input, output)
 }
 
 fn status(control: u64, input: u64, output: u64) -> u64 {
-    hypercall(control, input, output).0 & 0xFFFF
+    call_page(control, input, output).0 & 0xFFFF
 }
 
 pub(crate) fn check_all() {
-    let (result, kept) = hypercall(0x1234_0000_7777, 0x8765_4321_1234_5678, 0xFEDC_BA98_7654_3210);
+    let (result, kept) = call_page(0x1234_0000_7777, 0x8765_4321_1234_5678, 0xFEDC_BA98_7654_3210);
     check_kept(kept);
     equal("hypercall-reserved-rejected", result & 0xFFFF, 3);
     equal("hypercall-unknown", status(0x7777, 0, 0), INVALID_CODE);
@@ -61,7 +54,7 @@ pub(crate) fn check_all() {
     memory::write_u32(PARAMETERS + 12, 0);
     memory::write_u32(PARAMETERS + 16, 0);
     memory::write_u32(PARAMETERS + 0x100, 0xFFFF);
-    let (result, kept) = hypercall(GET_VP_INDEX | 1 << 32, PARAMETERS, PARAMETERS + 0x100);
+    let (result, kept) = call_page(GET_VP_INDEX | 1 << 32, PARAMETERS, PARAMETERS + 0x100);
     check_kept(kept);
     equal("vp-index-of-apic-id", result, 1 << 32);
     equal("vp-index-answer", memory::read_u32(PARAMETERS + 0x100).into(), 0);
