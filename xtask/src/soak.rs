@@ -38,6 +38,24 @@ const SOAKS: &[Soak] = &[
         chunk: 500_000,
     },
     Soak {
+        name: "commands",
+        about: "mutated IGVM files through check, portability, diff and measure: no panic, bounded memory",
+        package: "igvmtool",
+        example: "commands",
+        programs: &[],
+        count: 10_000_000,
+        chunk: 100_000,
+    },
+    Soak {
+        name: "pictures",
+        about: "mutated IGVM files through inspect's overview, JSON, SVG and HTML: no panic, bounded memory",
+        package: "igvmtool",
+        example: "pictures",
+        programs: &[],
+        count: 100_000,
+        chunk: 50_000,
+    },
+    Soak {
         name: "differential",
         about: "random instructions on the engine and on the host processor: same registers, flags and memory",
         package: "x86emu",
@@ -69,6 +87,15 @@ const SOAKS: &[Soak] = &[
         about: "random rings, queues, registers and configuration space of virtio and NVMe devices, 1000 operations each",
         package: "virtio",
         example: "device_fuzz",
+        programs: &[],
+        count: 40_000,
+        chunk: 2000,
+    },
+    Soak {
+        name: "hyperv",
+        about: "random registers, hypercalls, channel messages and rings of Hyper-V guests, 1000 operations each",
+        package: "vmbus",
+        example: "hyperv_fuzz",
         programs: &[],
         count: 40_000,
         chunk: 2000,
@@ -229,6 +256,9 @@ fn run_from(soak: &Soak, mut state: State) -> Result<()> {
 }
 
 fn run_chunk(soak: &Soak, seed: u64, first: u64, count: u64) -> Result<()> {
+    for package in soak.programs {
+        Cmd::cargo(["build", "--locked", "--quiet", "--release", "--package", package]).run()?;
+    }
     let cmd = Cmd::cargo([
         "run",
         "--locked",
@@ -238,9 +268,6 @@ fn run_chunk(soak: &Soak, seed: u64, first: u64, count: u64) -> Result<()> {
         "--package",
         soak.package,
     ])
-    for package in soak.programs {
-        Cmd::cargo(["build", "--locked", "--quiet", "--release", "--package", package]).run()?;
-    }
     .args(["--example", soak.example, "--"])
     .args([
         "--seed",

@@ -12,7 +12,7 @@ const PAGE: u64 = 4096;
 /// Pages of one list: the largest that a guest's network driver makes, several times over.
 const MOST_PAGES: usize = 0x1_0000;
 /// Lists at a time.
-const MOST_LISTS: usize = 1024;
+const MOST_LISTS: usize = 256;
 
 /// A range of guest memory that need not be contiguous.
 #[derive(Debug, Clone, PartialEq, Eq)]
