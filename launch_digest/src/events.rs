@@ -14,6 +14,7 @@ use launch_plan::{
     Import, Isolation, LaunchPlan, Origin, PageContents, PageKind, Step, StepKind, VbsRegister, VpContext,
     VpIndex, VpState,
 };
+use std::collections::HashMap;
 use x86defs::paging::PAGE_SIZE;
 use x86defs::vmsa::offset;
 
@@ -367,9 +368,13 @@ fn save_area<'p>(page: &'p [u8], contents: VmsaContents, isolation: Isolation) -
 /// own reset state.
 fn vmsas_last<'p>(subject: &Subject<'p, '_>, sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
     let isolation = subject.plan.facts.isolation;
+    let contexts: HashMap<VpIndex, (&'p VpContext<'p>, Origin)> = subject
+        .plan
+        .vp_contexts()
+        .map(|(context, origin)| (context.vp, (context, origin)))
+        .collect();
     for vp in 0..subject.vp_count {
-        let context = subject.plan.vp_contexts().find(|(c, _)| c.vp == vp);
-        let (page, gpa, origin) = match context {
+        let (page, gpa, origin) = match contexts.get(&vp).copied() {
             Some((
                 VpContext {
                     state: VpState::Vmsa(page),

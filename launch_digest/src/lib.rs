@@ -7,10 +7,37 @@
 //! digest is a fold over that sequence, so a disagreement can be traced to the first step that differs,
 //! and [`explain`] finds the reading that gives a foreign digest.
 //!
+//! ```
+//! use launch_digest::{Options, Profile, explain, measure};
+//! use launch_plan::Isolation;
+//! use vm_loaders::igvm::{File, MappedFile};
+//!
+//! // Read a file: nothing is copied.
+//! let mapped = MappedFile::open("tests/data/g4-snp-vmsa-first.igvm".as_ref())?;
+//! let file = File::read(mapped.bytes())?;
+//! let plan = file.plan(Isolation::Snp)?;
+//!
+//! // Print its runs of pages, its contexts and what else it starts.
+//! println!("{plan}");
+//! assert!(plan.pages().any(|(page, _)| page.gpa == 0x1000));
+//!
+//! // Compute its digest: what a launch through KVM gives, and what a tool that follows file order prints.
+//! let ours = measure(&plan, &Options::default())?;
+//! println!("{} for {} vps", ours.digest, ours.vp_count);
+//! let options = Options { profile: Profile::FileOrder, ..Options::default() };
+//! let theirs = measure(&plan, &options)?.digest;
+//! assert_ne!(ours.digest, theirs);
+//!
+//! // Say why they differ.
+//! let why = explain(&plan, &[], &theirs, None)?.expect("a profile's digest is explained");
+//! assert_eq!(why.reasons, ["save areas are measured where they stand in the file"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Always true: pages are hashed from borrowed bytes in bounded batches, so memory stays flat whatever
 //! the size of the file; filling parameter holes never changes a digest.
-//! Not here: reading IGVM (`vm_loaders`), launching (`virt_sev`).
-#![forbid(unsafe_code)]
+//! Unsafe code is in `lanes` only. Not here: reading IGVM (`vm_loaders`), launching (`virt_sev`).
+#![deny(unsafe_code)]
 
 mod difference;
 pub mod events;
@@ -18,6 +45,8 @@ mod explain;
 mod fold;
 pub mod id_block;
 pub mod kvm_vmsa;
+#[allow(unsafe_code, reason = "SIMD functions behind a check of the processor")]
+mod lanes;
 mod launch_measure;
 mod measure;
 mod pages;

@@ -5,7 +5,8 @@ use crate::events::{Event, Measured, PageClass, Subject, submit_by_rules};
 use crate::fold::Fold;
 use crate::kvm_vmsa::{self, FieldIssue};
 use crate::profile::Profile;
-use launch_plan::{Isolation, LaunchPlan, Origin, PageKind, VpIndex, VpState};
+use launch_plan::{Isolation, LaunchPlan, Origin, PageKind, VpContext, VpIndex, VpState};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Pages whose contents are hashed together: 8 MiB in flight.
@@ -196,15 +197,15 @@ fn warnings(plan: &LaunchPlan<'_>, profile: Profile, vp_count: u32) -> Vec<Strin
     if !matches!(plan.facts.isolation, Isolation::SevEs | Isolation::Snp) || profile == Profile::FileOrder {
         return Vec::new();
     }
+    let contexts: BTreeMap<VpIndex, (&VpContext<'_>, Origin)> = plan
+        .vp_contexts()
+        .map(|(context, origin)| (context.vp, (context, origin)))
+        .collect();
     let mut out = Vec::new();
-    for vp in 0..vp_count {
-        let context = plan.vp_contexts().find(|(c, _)| c.vp == vp);
-        let Some((context, origin)) = context else {
-            out.push(format!(
-                "vp {vp} has no context in the image and starts in kvm's reset state, which is measured"
-            ));
-            continue;
-        };
+    let mut next = 0;
+    for (&vp, &(context, origin)) in contexts.range(..vp_count) {
+        out.extend(without_context(next, vp));
+        next = vp + 1;
         let VpState::Vmsa(page) = &context.state else {
             continue;
         };
@@ -212,7 +213,20 @@ fn warnings(plan: &LaunchPlan<'_>, profile: Profile, vp_count: u32) -> Vec<Strin
             out.push(format!("{origin}: vp {vp}: kvm cannot keep {issue}"));
         }
     }
+    out.extend(without_context(next, vp_count));
     out
+}
+
+/// What there is to say about VPs `first..end` without a context, in one line however many they are.
+fn without_context(first: VpIndex, end: VpIndex) -> Option<String> {
+    let last = end.checked_sub(1).filter(|last| *last >= first)?;
+    Some(if first == last {
+        format!("vp {first} has no context in the image and starts in kvm's reset state, which is measured")
+    } else {
+        format!(
+            "vps {first} to {last} have no context in the image and start in kvm's reset state, which is measured"
+        )
+    })
 }
 
 /// Everything about a save area that keeps KVM from launching it as the file has it.

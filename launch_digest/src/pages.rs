@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! Hashing page contents on several threads.
+//! Hashing page contents on several threads, each with as many lanes as the processor has.
 //!
 //! Only the 112-byte record chain of SEV-SNP is serial; the contents hashes are independent.
 
+use crate::lanes::{self, Page};
 use sha2::{Digest, Sha384};
 use std::sync::OnceLock;
 use x86defs::paging::PAGE_BYTES;
@@ -42,19 +43,31 @@ pub(crate) fn page_hashes(pages: &[&[u8]], out: &mut Vec<Hash384>) {
     out.resize(pages.len(), [0; 48]);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
     let share = pages.len().div_ceil(threads).max(WORTH_A_THREAD);
-    let hash = |pages: &[&[u8]], out: &mut [Hash384]| {
-        for (page, slot) in pages.iter().zip(out) {
-            *slot = page_hash(page);
-        }
-    };
     std::thread::scope(|scope| {
         let mut parts = pages.chunks(share).zip(out.chunks_mut(share));
         let first = parts.next();
         for (pages, out) in parts {
-            scope.spawn(move || hash(pages, out));
+            scope.spawn(move || hash_part(pages, out));
         }
         if let Some((pages, out)) = first {
-            hash(pages, out);
+            hash_part(pages, out);
         }
     });
+}
+
+/// Runs of whole pages go through SIMD lanes; what is short, empty or left over through `sha2`.
+fn hash_part(pages: &[&[u8]], out: &mut [Hash384]) {
+    let mut at = 0;
+    while at < pages.len() {
+        let whole: Vec<&Page> = pages[at..]
+            .iter()
+            .map_while(|page| page.first_chunk().filter(|_| page.len() == PAGE_BYTES))
+            .collect();
+        let done = lanes::hash(&whole, &mut out[at..at + whole.len()]);
+        let end = (at + whole.len()).max(at + 1);
+        for (page, slot) in pages[at + done..end].iter().zip(&mut out[at + done..end]) {
+            *slot = page_hash(page);
+        }
+        at = end;
+    }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Args {
 enum Part {
     /// Reading IGVM files.
     Files,
+    /// Launch digests.
+    Digests,
     /// Loops on the instruction engine.
     Engine,
     /// Boots of OVMF and Linux on the software CPU.
@@ -41,7 +43,11 @@ enum Part {
 /// Runs them all.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let wanted = |part| args.only.is_none_or(|only| only == part);
-    for (part, package) in [(Part::Files, "vm_loaders"), (Part::Engine, "x86emu")] {
+    for (part, package) in [
+        (Part::Files, "vm_loaders"),
+        (Part::Digests, "launch_digest"),
+        (Part::Engine, "x86emu"),
+    ] {
         if wanted(part) {
             Cmd::cargo(["bench", "--locked", "--package", package]).run()?;
         }
