@@ -22,7 +22,7 @@ use chipset_device::{
 use mmio::MmioMap;
 use ports::{Owner, PortMap};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// A run of ports or of guest physical addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,37 +106,43 @@ pub enum BusError {
     },
 }
 
-/// A port range of one device, which may move.
+/// A port range of one device, which may move. It does not keep the bus alive: the bus holds the device, and the
+/// device this.
 #[derive(Clone)]
 pub struct PortWindow {
-    map: Arc<PortMap>,
+    map: Weak<PortMap>,
     id: u8,
 }
 
 impl PortWindow {
     /// Moves the range to `base`, or takes it off the bus. On an error nothing changes.
     pub fn map(&self, base: Option<u16>) -> Result<(), BusError> {
-        self.map.map(self.id, base)
+        // Once the bus is gone, nothing is anywhere.
+        self.map.upgrade().map_or(Ok(()), |map| map.map(self.id, base))
     }
 }
 
-/// An MMIO window of one device, which may move.
+/// An MMIO window of one device, which may move. Like [`PortWindow`], it does not keep the bus alive.
 #[derive(Clone)]
 pub struct MmioWindow {
-    map: Arc<MmioMap>,
+    map: Weak<MmioMap>,
     id: usize,
 }
 
 impl MmioWindow {
     /// Moves the window to `base`, or takes it off the bus. On an error nothing changes.
     pub fn map(&self, base: Option<u64>) -> Result<(), BusError> {
-        let len = self.map.default_len(self.id);
-        self.map.map(self.id, base.map(|first| Span { first, len }))
+        let len = self.map.upgrade().map_or(0, |map| map.default_len(self.id));
+        self.put(base.map(|first| Span { first, len }))
     }
 
     /// Moves the window to `base` with another length. On an error nothing changes.
     pub fn map_sized(&self, base: u64, len: u64) -> Result<(), BusError> {
-        self.map.map(self.id, Some(Span { first: base, len }))
+        self.put(Some(Span { first: base, len }))
+    }
+
+    fn put(&self, place: Option<Span>) -> Result<(), BusError> {
+        self.map.upgrade().map_or(Ok(()), |map| map.map(self.id, place))
     }
 }
 
@@ -210,7 +216,7 @@ impl ChipsetBuilder {
     ) -> Result<PortWindow, BusError> {
         let id = self.ports.add(name, len, width, Owner::Device(device))?;
         Ok(PortWindow {
-            map: self.ports.clone(),
+            map: Arc::downgrade(&self.ports),
             id,
         })
     }
@@ -253,7 +259,7 @@ impl ChipsetBuilder {
         device: Arc<Mutex<dyn MmioDevice>>,
     ) -> MmioWindow {
         MmioWindow {
-            map: self.mmio.clone(),
+            map: Arc::downgrade(&self.mmio),
             id: self.mmio.add(name, len, device),
         }
     }

@@ -5,7 +5,9 @@
 //! [`crate::Waker::wake`].
 
 use crate::device::VirtioDevice;
+use crate::pieces::Pieces;
 use crate::queue::{QueueError, VirtQueue};
+use guest_memory::DmaMemory;
 use io_thread::Progress;
 use std::sync::Arc;
 
@@ -13,6 +15,8 @@ const INPUT: usize = 0;
 const OUTPUT: usize = 1;
 /// Bytes moved at a time.
 const PART: usize = 4096;
+/// Most bytes of one chain that are shown; no driver writes as much at a time.
+const MOST_OUTPUT: usize = 1 << 20;
 /// Chains in each direction before others are let at the device's registers.
 const BATCH: usize = 64;
 
@@ -33,6 +37,25 @@ impl Console {
     /// A console that leads to `io`.
     pub fn new(io: Arc<dyn ConsoleIo>) -> Self {
         Self { io }
+    }
+
+    /// Hands over the guest's bytes, at most [`MOST_OUTPUT`] of one chain.
+    fn output(&self, ram: &DmaMemory, pieces: &Pieces) {
+        let mut budget = MOST_OUTPUT;
+        let mut bytes = [0; PART];
+        for &(gpa, len) in pieces.as_slice() {
+            let mut done = 0;
+            while done < u64::from(len) && budget > 0 {
+                let count = (u64::from(len) - done).min(PART as u64) as usize;
+                let Some(at) = gpa.checked_add(done) else { return };
+                if ram.read(at, &mut bytes[..count]).is_err() {
+                    return;
+                }
+                self.io.output(&bytes[..count]);
+                done += count as u64;
+                budget = budget.saturating_sub(count);
+            }
+        }
     }
 
     fn input(&self, queue: &mut VirtQueue) -> Result<(), QueueError> {
@@ -85,16 +108,7 @@ impl VirtioDevice for Console {
             let Some(chain) = queue.pop()? else {
                 return Ok(Progress::Idle);
             };
-            let mut done = 0;
-            while done < chain.readable.total() {
-                let mut bytes = [0; PART];
-                let part = chain.readable.part(done, PART as u64);
-                let Ok(count @ 1..) = part.read(queue.ram(), &mut bytes) else {
-                    break;
-                };
-                self.io.output(&bytes[..count]);
-                done += count as u64;
-            }
+            self.output(queue.ram(), &chain.readable);
             queue.push(chain, 0)?;
         }
         Ok(Progress::More)

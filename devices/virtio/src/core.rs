@@ -39,7 +39,18 @@ impl Shared {
     pub(crate) fn notify(&self) {
         match &self.bell {
             Some(bell) => bell.ring(),
-            None => while self.work() == Progress::More {},
+            None => self.work_here(),
+        }
+    }
+
+    /// Works on the thread that asks. A driver cannot add to its queues meanwhile, so they are empty after as many
+    /// rounds; rings that the device's own writes refill are left for the next notification.
+    fn work_here(&self) {
+        const ROUNDS: u32 = 64;
+        for _ in 0..ROUNDS {
+            if self.work() == Progress::Idle {
+                break;
+            }
         }
     }
 }

@@ -7,10 +7,10 @@ use std::path::Path;
 use vmm_tests::files::TestFile;
 use vmm_tests::{Backend, Vm, VmBuilder, programs, skip};
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 /// Not a multiple of any block size's pattern.
-fn pattern(len: usize, seed: u32) -> Vec<u8> {
+pub(crate) fn pattern(len: usize, seed: u32) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;
@@ -21,7 +21,7 @@ fn pattern(len: usize, seed: u32) -> Vec<u8> {
     (0..len / 4).flat_map(|_| next().to_le_bytes()).collect()
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let file = TestFile::new("hashed", bytes);
     let path = file.path().to_str().expect("a plain path");
     let output = programs::run(Path::new("/bin/busybox"), ["sha256sum", path]);

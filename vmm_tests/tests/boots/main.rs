@@ -14,5 +14,6 @@ mod hyperv;
 mod linux;
 mod ovmf;
 mod ovmf_linux;
+mod ovmf_terminal;
 mod reboot;
 mod transfers;

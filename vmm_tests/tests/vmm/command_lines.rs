@@ -229,6 +229,36 @@ const TABLE: &[(&str, i32, &str)] = &[
         "openvmm: --ovmf cannot be combined with --uefi: --uefi is Microsoft's firmware; drop one of them",
     ),
     (
+        "--igvm type=uefi,path=x.bin --vars v",
+        2,
+        "openvmm: --vars keeps the variables of OVMF; add --ovmf FILE or --igvm type=ovmf,path=FILE, or drop --vars",
+    ),
+    (
+        "--kernel k --vars v",
+        2,
+        "openvmm: --vars keeps the variables of OVMF; add --ovmf FILE or --igvm type=ovmf,path=FILE, or drop --vars",
+    ),
+    (
+        "--ovmf o.fd --cmdline x",
+        2,
+        "openvmm: --cmdline goes to a kernel or an igvm file, and this firmware boot takes none; drop --cmdline",
+    ),
+    (
+        "--igvm type=ovmf,path=x.bin --ovmf o.fd",
+        2,
+        "openvmm: --ovmf cannot be combined with --igvm: it boots a firmware file directly; for OVMF inside an igvm file drop --ovmf and write --igvm type=ovmf,path=FILE",
+    ),
+    (
+        "--igvm type=ovmf,path=x.bin --uefi-firmware o.fd",
+        2,
+        "openvmm: --uefi-firmware cannot be combined with --igvm: the firmware of an igvm launch is in its file; drop --uefi-firmware",
+    ),
+    (
+        "--igvm type=ovmf,path=x.bin --kernel k",
+        2,
+        "openvmm: --kernel cannot be combined with --igvm: an igvm file brings its own code; drop one of them",
+    ),
+    (
         "--initrd i",
         2,
         "openvmm: --initrd belongs to a direct Linux boot; add --kernel FILE",

@@ -141,6 +141,7 @@ fn a_pci_function_is_found_and_its_bar_answers() {
     });
     let card = Arc::new(Mutex::new(Card(space)));
     let bdf = machine.pci.as_ref().unwrap().root.free_device(0).unwrap();
+    let alive = Arc::downgrade(&card);
     machine.add_pci_function("card", bdf, card.clone()).unwrap();
     machine
         .connect_bar("card", &card, 0, Arc::new(Mutex::new(Ramp)))
@@ -158,6 +159,8 @@ fn a_pci_function_is_found_and_its_bar_answers() {
     let mut data = [0; 2];
     chipset.mmio_read(0, 0xC000_0042, &mut data);
     assert_eq!(data, [0x42, 0x42]);
+    drop(chipset);
+    assert!(alive.upgrade().is_none(), "the function goes with its machine");
 }
 
 #[test]

@@ -195,6 +195,8 @@ fn commands_that_cannot_be_carried_out_say_why() {
 fn interrupts_come_by_pin_until_the_completions_are_taken_and_then_by_message() {
     for threads in [false, true] {
         let mut driver = ready(threads);
+        // The admin queue's completions were taken.
+        wait(|| !*lock(&driver.record.line));
         driver.submit(1, &io(READ, 0, 1, (0x1000, 0)));
         driver.ring(1);
         wait(|| *lock(&driver.record.line));
