@@ -364,6 +364,16 @@ fn save_area<'p>(page: &'p [u8], contents: VmsaContents, isolation: Isolation) -
     VmsaPage::Owned(image)
 }
 
+/// KVM has one set of SEV features for all VPs of a VM: that of the contexts.
+fn vm_features(plan: &LaunchPlan<'_>) -> u64 {
+    plan.vp_contexts()
+        .find_map(|(context, _)| match &context.state {
+            VpState::Vmsa(page) => Some(kvm_vmsa::features(page)),
+            _ => None,
+        })
+        .unwrap_or(0)
+}
+
 /// One VMSA for each VP in creation order, after every page. VPs that no context describes start in KVM's
 /// own reset state.
 fn vmsas_last<'p>(subject: &Subject<'p, '_>, sink: &mut Sink<'_, 'p>) -> Result<(), MeasureError> {
@@ -373,6 +383,7 @@ fn vmsas_last<'p>(subject: &Subject<'p, '_>, sink: &mut Sink<'_, 'p>) -> Result<
         .vp_contexts()
         .map(|(context, origin)| (context.vp, (context, origin)))
         .collect();
+    let features = vm_features(subject.plan);
     for vp in 0..subject.vp_count {
         let (page, gpa, origin) = match contexts.get(&vp).copied() {
             Some((
@@ -384,7 +395,7 @@ fn vmsas_last<'p>(subject: &Subject<'p, '_>, sink: &mut Sink<'_, 'p>) -> Result<
                 origin,
             )) => (save_area(page, subject.rules.contents, isolation), *gpa, origin),
             _ => (
-                VmsaPage::Owned(kvm_vmsa::reset_state(isolation)),
+                VmsaPage::Owned(kvm_vmsa::reset_state_with(isolation, features)),
                 x86defs::vmsa::KVM_VMSA_GPA,
                 Origin::Host("kvm reset state"),
             ),

@@ -8,6 +8,7 @@ mod files;
 mod hosts;
 mod launches;
 mod table;
+mod uefi;
 
 use launch_plan::Isolation;
 use std::path::Path;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 //! What a launch leaves: digest, policy, page states, notes.
 
-use crate::rig::{RAM, launch, model, plan};
-use launch_digest::{Options, measure};
+use crate::rig::{RAM, launch, model, plan, small_plan};
+use launch_digest::{Options, kvm_vmsa, measure};
+use launch_plan::{Isolation, Origin, PlanBuilder, VpContext, VpState};
 use virt_sev::Platform;
+use x86defs::vmsa::{KVM_VMSA_GPA, offset, sev_features};
 
 #[test]
 fn the_firmwares_digest_is_the_one_that_measure_predicts() {
@@ -51,4 +53,20 @@ fn the_hosts_cpuid_page_is_corrected_by_the_firmware_and_that_is_noted() {
     {
         assert!(note.contains("firmware accepts "), "{note}");
     }
+}
+
+#[test]
+fn processors_without_a_context_get_the_features_of_the_others() {
+    let mut builder = PlanBuilder::new(small_plan(Platform::Snp, 0).facts);
+    let mut page = kvm_vmsa::reset_state(Isolation::Snp);
+    page[offset::SEV_FEATURES] |= sev_features::DEBUG_SWAP as u8;
+    let context = VpContext {
+        vp: 0,
+        gpa: KVM_VMSA_GPA,
+        state: VpState::Vmsa(page.to_vec().into()),
+    };
+    builder.vp_context(context, Origin::Host("test")).unwrap();
+    let plan = builder.finish();
+    let summary = launch(&model(), Platform::Snp, &plan, 3).unwrap();
+    assert_eq!(summary.platform_digest, Some(summary.digest));
 }

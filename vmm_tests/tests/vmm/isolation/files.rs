@@ -7,7 +7,7 @@ use launch_plan::{
     PlatformFacts, VpContext, VpState,
 };
 use std::path::Path;
-use vm_loaders::ovmf::{ResetVp, reset_save_area};
+use vm_loaders::ovmf::{self, ResetVp, WrapOptions, reset_save_area};
 use vmm_tests::files::TestFile;
 use vmm_tests::programs;
 use x86defs::vmsa::KVM_VMSA_GPA;
@@ -146,7 +146,7 @@ pub(super) fn context_first() -> TestFile {
 }
 
 /// OVMF for some platforms, made by `igvmtool wrap`; `None` where the firmware is not installed.
-pub(super) fn ovmf(platforms: &[&str], vps: u32) -> Option<TestFile> {
+pub(super) fn wrapped_ovmf(platforms: &[&str], vps: u32) -> Option<TestFile> {
     if !Path::new(OVMF).exists() {
         return None;
     }
@@ -166,4 +166,30 @@ pub(super) fn ovmf(platforms: &[&str], vps: u32) -> Option<TestFile> {
     let out = programs::run_igvmtool(args);
     assert!(out.status.success(), "{out:?}");
     Some(file)
+}
+
+/// OVMF for every platform of an AMD host and TDX in one file; `None` where the firmware is not installed.
+pub(super) fn ovmf_of_five_platforms(vps: u32) -> Option<TestFile> {
+    let image = std::fs::read(OVMF).ok()?;
+    let platforms = [
+        Isolation::Native,
+        Isolation::Sev,
+        Isolation::SevEs,
+        Isolation::Snp,
+    ];
+    let mut plans: Vec<LaunchPlan<'_>> = platforms
+        .iter()
+        .map(|&isolation| ovmf::plan(&image, &WrapOptions::new(isolation, vps)).unwrap())
+        .collect();
+    let mut tdx = PlanBuilder::new(PlatformFacts::new(Isolation::Tdx, Arch::X64));
+    let firmware = Import {
+        gpa: (1 << 32) - image.len() as u64,
+        len: image.len() as u64,
+        large: false,
+        kind: PageKind::Measured,
+        contents: Contents::borrowed(&image),
+    };
+    tdx.import(firmware, HERE).unwrap();
+    plans.push(tdx.finish());
+    Some(TestFile::new("five.igvm", &images::igvm(&plans)))
 }

@@ -3,7 +3,7 @@
 
 use super::{PLATFORMS, field, files, launched, measured, on_model, on_model_with, refused};
 use launch_plan::Isolation;
-use vmm_tests::skip;
+use vmm_tests::{Vm, skip};
 use x86defs::vmsa::{VMSA_FIELDS, offset};
 
 const ENCRYPTED: [Isolation; 2] = [Isolation::SevEs, Isolation::Snp];
@@ -21,7 +21,7 @@ fn launches_as_measured(isolation: Isolation, file: &std::path::Path, vps: u32) 
 
 #[test]
 fn ovmf_is_launched_on_every_platform_with_the_digest_that_measure_prints() {
-    let Some(file) = files::ovmf(&["native", "sev", "sev-es", "sev-snp"], 2) else {
+    let Some(file) = files::wrapped_ovmf(&["native", "sev", "sev-es", "sev-snp"], 2) else {
         return skip(
             "ovmf_is_launched_on_every_platform_with_the_digest_that_measure_prints",
             "OVMF.fd is not installed",
@@ -195,4 +195,28 @@ fn a_changed_byte_or_gpa_changes_the_digest_of_the_launch() {
     for (i, one) in digests.iter().enumerate() {
         assert!(digests[i + 1..].iter().all(|other| other != one), "{digests:?}");
     }
+}
+
+#[test]
+fn one_file_of_five_platforms_is_launched_as_each_of_them() {
+    let name = "one_file_of_five_platforms_is_launched_as_each_of_them";
+    let Some(file) = files::ovmf_of_five_platforms(4) else {
+        return skip(name, "OVMF.fd is not installed");
+    };
+    for isolation in PLATFORMS {
+        launches_as_measured(isolation, file.path(), 4);
+    }
+    let shown = Vm::without_backend()
+        .typed_igvm("ovmf", file.path())
+        .args(["--dry-run", "-m", "64M", "-p", "4"])
+        .run();
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert!(
+        shown.stdout.contains("platform native of the file taken"),
+        "{shown:?}"
+    );
+    let tdx = on_model("tdx", file.path()).run();
+    assert_eq!(tdx.code, 2);
+    assert!(tdx.stderr.contains("--isolation tdx is measure only"), "{tdx:?}");
+    assert_eq!(measured(file.path(), "tdx", 4).len(), 96);
 }
