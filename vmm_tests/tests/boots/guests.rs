@@ -3,7 +3,7 @@
 //!
 //! Always true: nothing is fetched by a test; `cargo xtask test` does that before.
 
-use guest_images::debian;
+use guest_images::{Archive, debian};
 use std::path::{Path, PathBuf};
 use vmm_tests::files::TestFile;
 use vmm_tests::programs;
@@ -41,8 +41,37 @@ impl Linux {
     /// The same, with these kernel modules loaded in this order before the script runs.
     pub(crate) fn with_modules(modules: &[&str], script: &str) -> Result<Self, String> {
         let kernel = kernel()?;
-        let initramfs =
+        let initramfs = debian::initramfs(&kernel, modules, script).map_err(|error| format!("{error:#}"))?;
+        Ok(Self {
+            kernel,
+            initramfs: TestFile::new("initramfs", &initramfs),
+        })
+    }
+
+    /// The same, with a program of this host that runs on its C library: it is /bin/NAME in the guest.
+    pub(crate) fn with_program(
+        modules: &[&str],
+        (name, program): (&str, &Path),
+        script: &str,
+    ) -> Result<Self, String> {
+        let kernel = kernel()?;
+        let mut initramfs =
             debian::initramfs(&kernel, modules, script).map_err(|error| format!("{error:#}"))?;
+        let libraries = [
+            "/lib64/ld-linux-x86-64.so.2",
+            "/lib/x86_64-linux-gnu/libc.so.6",
+            "/lib/x86_64-linux-gnu/libgcc_s.so.1",
+        ];
+        let mut more = ["lib64", "lib/x86_64-linux-gnu"]
+            .into_iter()
+            .fold(Archive::default(), Archive::folder);
+        let files = libraries.map(|path| (path.trim_start_matches('/').to_owned(), Path::new(path)));
+        for (to, from) in files.into_iter().chain([(format!("bin/{name}"), program)]) {
+            let bytes = std::fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?;
+            more = more.program(&to, &bytes);
+        }
+        // The kernel unpacks archives that follow each other.
+        initramfs.extend(more.finish());
         Ok(Self {
             kernel,
             initramfs: TestFile::new("initramfs", &initramfs),
