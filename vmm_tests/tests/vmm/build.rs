@@ -151,7 +151,7 @@ fn bad_manifests_and_command_lines_are_refused_with_their_message() {
             &tdx,
             &[],
             2,
-            "m.json:3:19: guests with isolation tdx cannot be built yet; choose others with --guest",
+            "m.json:4:10: needs the resource uefi; add --resource uefi=PATH",
         ),
         (
             &tdx,
@@ -163,7 +163,7 @@ fn bad_manifests_and_command_lines_are_refused_with_their_message() {
             &manifest(openhcl),
             &[],
             2,
-            "m.json:4:10: image openhcl cannot be built yet",
+            "m.json:4:10: image openhcl needs a VTL 2, which nothing here runs or builds",
         ),
         (
             &two_none,
