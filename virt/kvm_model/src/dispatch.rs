@@ -440,7 +440,7 @@ impl Sys for ModelSys {
         self.plain("punch", |model| {
             let memfd = model.physical.memfds.get(&fd.0).ok_or(EBADF)?;
             let end = offset.checked_add(len).ok_or(EINVAL)?;
-            if len == 0 || offset % PAGE_LEN != 0 || len % PAGE_LEN != 0 {
+            if len == 0 || !offset.is_multiple_of(PAGE_LEN) || !len.is_multiple_of(PAGE_LEN) {
                 return Err(EINVAL);
             }
             let pages = offset / PAGE_LEN..end / PAGE_LEN;

@@ -206,7 +206,7 @@ impl Machine<'_> {
             let lost = GuestFault::NotMapped { gpa: at };
             match self.place(at, side)? {
                 Place::Own(page, offset) => {
-                    part.copy_from_slice(&self.physical.contents(page)[offset..offset + len])
+                    part.copy_from_slice(&self.physical.contents(page)[offset..offset + len]);
                 }
                 Place::Plain(host) => self.user(at)?.read(host, part).map_err(|_| lost)?,
                 Place::Encrypted(host) => {

@@ -11,7 +11,7 @@ mod guest;
 mod id_block;
 mod session;
 
-pub(crate) use context::{Context, Finish};
+pub(crate) use context::{Context, Finish, IdBlobs};
 pub(crate) use guest::SevGuest;
 pub use id_block::IdentityRecord;
 pub(crate) use session::Blobs;

@@ -29,10 +29,13 @@ pub(crate) struct Context {
     pub(crate) identity: Option<IdentityRecord>,
 }
 
+/// ID block and ID authentication page.
+pub(crate) type IdBlobs = (Box<[u8; 96]>, Box<[u8; PAGE]>);
+
 /// What SNP_LAUNCH_FINISH carries.
 #[derive(Debug)]
 pub(crate) struct Finish {
-    pub(crate) id: Option<(Box<[u8; 96]>, Box<[u8; PAGE]>)>,
+    pub(crate) id: Option<IdBlobs>,
     pub(crate) author_key: bool,
     pub(crate) host_data: [u8; 32],
 }

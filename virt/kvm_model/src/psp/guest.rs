@@ -182,7 +182,7 @@ impl SevGuest {
     pub(crate) fn encrypt(&self, physical: u64, bytes: &mut [u8]) {
         let cipher = Aes128::new(&self.memory_key.into());
         each_block(&cipher, physical, bytes, |cipher, block| {
-            cipher.encrypt_block(block)
+            cipher.encrypt_block(block);
         });
     }
 
@@ -190,7 +190,7 @@ impl SevGuest {
     pub(crate) fn decrypt(&self, physical: u64, bytes: &mut [u8]) {
         let cipher = Aes128::new(&self.memory_key.into());
         each_block(&cipher, physical, bytes, |cipher, block| {
-            cipher.decrypt_block(block)
+            cipher.decrypt_block(block);
         });
     }
 }

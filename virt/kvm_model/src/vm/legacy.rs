@@ -160,7 +160,7 @@ impl Machine<'_> {
         let physical = self.physical.own_page(target) + target % PAGE_LEN;
         let written = self.issue(fd, command, |psp, _| {
             let mut plain = psp.launch_secret(handle, &header, &transport, len as usize)?;
-            if physical % 16 != 0 {
+            if !physical.is_multiple_of(16) {
                 return Err(status::INVALID_ADDRESS);
             }
             let guest = psp.guests.get(&handle).ok_or(status::INVALID_GUEST)?;
@@ -207,7 +207,7 @@ impl Machine<'_> {
             let mut bytes = vec![0; part];
             command.user.read(source + done, &mut bytes)?;
             self.issue(fd, command, |psp, _| {
-                if physical % 16 != 0 || !bytes.len().is_multiple_of(16) {
+                if !physical.is_multiple_of(16) || !bytes.len().is_multiple_of(16) {
                     return Err(status::INVALID_LEN);
                 }
                 let guest = psp.debug_guest(handle)?;

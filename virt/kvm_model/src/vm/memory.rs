@@ -49,10 +49,10 @@ impl Machine<'_> {
             return self.vm.slots.remove(&number).map(drop).ok_or(EINVAL);
         }
         let (gpn, pages) = (gpa / PAGE_LEN, size / PAGE_LEN);
-        if let Some(before) = &before {
-            if before.memfd.is_some() || with_memfd || before.pages != pages || before.host != host {
-                return Err(EINVAL);
-            }
+        if let Some(before) = &before
+            && (before.memfd.is_some() || with_memfd || before.pages != pages || before.host != host)
+        {
+            return Err(EINVAL);
         }
         let overlaps = |slot: &Slot| gpn < slot.gpn + slot.pages && slot.gpn < gpn + pages;
         if self

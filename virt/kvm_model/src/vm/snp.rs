@@ -9,7 +9,7 @@ use super::commands::Command;
 use crate::firmware::{le, put, status};
 use crate::host::Platform;
 use crate::physical::{PAGE, PAGE_LEN, RmpEntry};
-use crate::psp::{Finish, page_type};
+use crate::psp::{Finish, IdBlobs, page_type};
 use crate::vcpu::save_area;
 use libc::{EBUSY, EEXIST, EFAULT, EINVAL, EIO, ENOTTY};
 
@@ -227,12 +227,7 @@ impl Machine<'_> {
     }
 
     /// ID block and authentication page, which KVM reads only now.
-    #[allow(clippy::type_complexity)]
-    fn id_block(
-        &self,
-        command: &Command,
-        argument: &[u8],
-    ) -> Result<Option<(Box<[u8; 96]>, Box<[u8; PAGE]>)>, i32> {
+    fn id_block(&self, command: &Command, argument: &[u8]) -> Result<Option<IdBlobs>, i32> {
         if argument[16] == 0 {
             return Ok(None);
         }

@@ -108,7 +108,7 @@ fn row_14_pages_outside_private_slots_are_refused() {
     ]);
     rig.pointer(rig.vm, SET_REGION, &mut plain).unwrap();
     rig.set_private(0, RAM * 4, true);
-    for gpa in [RAM, RAM * 2, u64::MAX & !4095] {
+    for gpa in [RAM, RAM * 2, !4095] {
         assert_eq!(
             rig.update_from(gpa, 4096, NORMAL, rig.host(0)).0,
             EINVAL,
