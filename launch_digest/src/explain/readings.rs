@@ -90,19 +90,19 @@ impl Search<'_, '_> {
         expand(&mut list, true, &orders, |rules, order| rules.order = order);
         let empty = [EmptyPages::Normal, EmptyPages::Zero, EmptyPages::Skipped];
         expand(&mut list, features.empty, &empty, |rules, empty| {
-            rules.empty = empty
+            rules.empty = empty;
         });
         let areas = [Areas::AllPages, Areas::FirstPage, Areas::Skipped];
         expand(&mut list, features.areas && !legacy, &areas, |rules, areas| {
-            rules.areas = areas
+            rules.areas = areas;
         });
         let shared = [SharedPages::Skipped, SharedPages::Measured];
         expand(&mut list, features.shared, &shared, |rules, shared| {
-            rules.shared = shared
+            rules.shared = shared;
         });
         let large = [LargeEmptyPages::AllPages, LargeEmptyPages::OneRecord];
         expand(&mut list, features.large_empty, &large, |rules, large| {
-            rules.large = large
+            rules.large = large;
         });
         let hashed = [LegacyPages::Submitted, LegacyPages::WithData];
         expand(&mut list, legacy, &hashed, |rules, legacy| rules.legacy = legacy);
