@@ -6,6 +6,7 @@
 //! libraries (`benches` of their crates).
 
 mod boots;
+mod disks;
 mod start;
 
 use crate::command::Cmd;
@@ -36,6 +37,8 @@ enum Part {
     Engine,
     /// Boots of OVMF and Linux on the software CPU.
     Boots,
+    /// Reads of virtio disks.
+    Disks,
     /// Starts to the guest's first byte.
     Starts,
 }
@@ -54,6 +57,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Part::Boots) {
         boots::run(args.boots.into())?;
+    }
+    if wanted(Part::Disks) {
+        disks::run(args.boots.into())?;
     }
     if wanted(Part::Starts) {
         start::run(args.starts)?;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// Packages with what is compared, and the files that show that they are installed.
 const PACKAGES: &[(&str, &str)] = &[("qemu-system-x86", "/usr/bin/qemu-system-x86_64"), ("ovmf", OVMF)];
-const QEMU: &str = "qemu-system-x86_64";
+pub(super) const QEMU: &str = "qemu-system-x86_64";
 const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
 /// No boot takes this long, whatever runs it.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -90,12 +90,12 @@ fn boots() -> [Result<Boot>; 2] {
     [ovmf(), linux()]
 }
 
-fn owned(args: &[&str]) -> Vec<String> {
+pub(super) fn owned(args: &[&str]) -> Vec<String> {
     args.iter().map(|&arg| arg.to_owned()).collect()
 }
 
 /// A q35 with nothing on it but a serial port.
-const QEMU_MACHINE: &[&str] = &[
+pub(super) const QEMU_MACHINE: &[&str] = &[
     "-machine",
     "q35",
     "-accel",
@@ -110,7 +110,7 @@ const QEMU_MACHINE: &[&str] = &[
     "-serial",
     "stdio",
 ];
-const OUR_MACHINE: &[&str] = &["--hypervisor", "soft", "-m", "512M"];
+pub(super) const OUR_MACHINE: &[&str] = &["--hypervisor", "soft", "-m", "512M"];
 
 fn ovmf() -> Result<Boot> {
     if !Path::new(OVMF).exists() {
@@ -139,7 +139,7 @@ fn linux() -> Result<Boot> {
     })
 }
 
-fn newest_kernel() -> Option<PathBuf> {
+pub(super) fn newest_kernel() -> Option<PathBuf> {
     let entries = std::fs::read_dir(debian::kernel_folder()).ok()?;
     let kernels = entries.flatten().map(|entry| entry.path());
     kernels
