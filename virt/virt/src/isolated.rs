@@ -7,12 +7,10 @@
 use crate::launch::LaunchError;
 use crate::partition::Capabilities;
 use guest_memory::GuestMemory;
-use launch_plan::{BoundPlan, Isolation};
+use launch_plan::BoundPlan;
 
 /// A way to launch guests of one isolating platform.
 pub trait IsolatingHypervisor: Send + Sync {
-    /// The platform.
-    fn isolation(&self) -> Isolation;
     /// What it can do here.
     fn capabilities(&self) -> Capabilities;
     /// Launches a guest with `vp_count` processors over `memory`, which is zero, up to the point where it

@@ -11,7 +11,7 @@ use crate::platform::Platform;
 use guest_memory::GuestMemory;
 use kvm_model::ModelSys;
 use kvm_sys::{RealSys, Sys};
-use launch_plan::{BoundPlan, Isolation};
+use launch_plan::BoundPlan;
 use std::sync::Arc;
 use virt::{Capabilities, IsolatingHypervisor, LaunchError, LaunchSummary};
 
@@ -96,10 +96,6 @@ impl Sev {
 }
 
 impl IsolatingHypervisor for Sev {
-    fn isolation(&self) -> Isolation {
-        self.platform.isolation()
-    }
-
     fn capabilities(&self) -> Capabilities {
         let offer = &self.host.offer;
         // Guest memory lies below the C-bit and within what encryption leaves of the address width.

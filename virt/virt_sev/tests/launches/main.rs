@@ -6,4 +6,5 @@ mod faults;
 mod hosts;
 mod order;
 mod outcome;
+mod real;
 mod rig;
