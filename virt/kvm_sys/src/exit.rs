@@ -4,6 +4,10 @@
 use crate::run_page::RunPage;
 use kvm_bindings as kb;
 
+/// `KVM_HC_MAP_GPA_RANGE`, and the flag of its third argument that says encrypted.
+const MAP_GPA_RANGE: u64 = 12;
+const MAP_GPA_ENCRYPTED: u64 = 1 << 4;
+
 /// Where the answer to a model-specific register access goes.
 #[derive(Debug)]
 pub struct MsrReply<'a> {
@@ -18,6 +22,34 @@ impl MsrReply<'_> {
             Some(v) => *self.data = v,
             None => *self.error = 1,
         }
+    }
+}
+
+/// What became of a guest's request to convert memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Converted {
+    /// All of it.
+    Done,
+    /// It cannot be.
+    Refused,
+    /// Not now; the guest asks again.
+    Later,
+}
+
+/// Where the answer to a request to convert memory goes. KVM takes no other answers.
+#[derive(Debug)]
+pub struct ConvertReply<'a> {
+    ret: &'a mut u64,
+}
+
+impl ConvertReply<'_> {
+    /// The answer.
+    pub fn answer(self, converted: Converted) {
+        *self.ret = match converted {
+            Converted::Done => 0,
+            Converted::Refused => libc::EINVAL as u64,
+            Converted::Later => libc::EAGAIN as u64,
+        };
     }
 }
 
@@ -112,6 +144,22 @@ pub enum Exit<'a> {
         /// The access was to private memory.
         private: bool,
     },
+    /// An encrypted guest asks for memory to be made private or shared (`KVM_HC_MAP_GPA_RANGE`).
+    Convert {
+        /// First byte.
+        gpa: u64,
+        /// Pages of 4 KiB.
+        pages: u64,
+        /// To private.
+        private: bool,
+        /// The answer; without one KVM repeats the last.
+        reply: ConvertReply<'a>,
+    },
+    /// An encrypted guest has given up; the raw GHCB MSR holds whose reason and which.
+    SevTerminated {
+        /// Bits 15:12 whose codes, bits 23:16 the code.
+        ghcb: u64,
+    },
     /// Any other reason (`KVM_EXIT_*`).
     Other(u32),
 }
@@ -164,6 +212,20 @@ pub(crate) unsafe fn decode<'a>(page: &'a RunPage) -> Exit<'a> {
                 }
             }
             kb::KVM_EXIT_INTERNAL_ERROR => internal_error((*part).internal, (*part).emulation_failure),
+            kb::KVM_EXIT_HYPERCALL if (*part).hypercall.nr == MAP_GPA_RANGE => {
+                let call = &mut (*part).hypercall;
+                let [gpa, pages, flags, ..] = call.args;
+                Exit::Convert {
+                    gpa,
+                    pages,
+                    private: flags & MAP_GPA_ENCRYPTED != 0,
+                    reply: ConvertReply { ret: &mut call.ret },
+                }
+            }
+            kb::KVM_EXIT_SYSTEM_EVENT if (*part).system_event.type_ == kb::KVM_SYSTEM_EVENT_SEV_TERM => {
+                let ghcb = (*part).system_event.__bindgen_anon_1.data[0];
+                Exit::SevTerminated { ghcb }
+            }
             reason => Exit::Other(reason),
         }
     }

@@ -21,12 +21,12 @@ mod vcpu;
 mod vm;
 
 pub use error::KvmError;
-pub use exit::{Exit, MsrReply};
+pub use exit::{ConvertReply, Converted, Exit, MsrReply};
 pub use handle::Handle;
 pub use kick::{EnteredThread, Kicker};
 pub use real::RealSys;
 pub use request::{Number, Request};
-pub use sev::{SignalsHeld, SnpFinish, SnpPageType, VmSev};
+pub use sev::{FirmwareVersion, SignalsHeld, SnpFinish, SnpPageType, VmSev};
 pub use sys::{Fd, Node, Sys};
 pub use system::{API_VERSION, System, VmType};
 pub use vcpu::{Fpu, Vcpu, host_tsc};

@@ -124,6 +124,11 @@ pub(crate) const MEMORY_ENCRYPT_REG_REGION: Request<kb::kvm_enc_region> = Reques
     ),
     argument: PhantomData,
 };
+/// A command to the firmware through `/dev/sev` (Linux `include/uapi/linux/psp-sev.h`).
+pub(crate) const SEV_ISSUE_CMD: Number = Number {
+    number: 3 << 30 | 16 << 16 | (b'S' as u32) << 8,
+    name: "SEV_ISSUE_CMD",
+};
 pub(crate) const SET_USER_MEMORY_REGION2: Number = structure(
     1,
     0x49,
@@ -149,7 +154,7 @@ mod tests {
     #[test]
     fn numbers_equal_the_ones_the_kernel_header_gives() {
         // Printed by a C program over Debian's <linux/kvm.h>.
-        let known: [(Number, u32); 31] = [
+        let known: [(Number, u32); 32] = [
             (GET_API_VERSION, 0xAE00),
             (CREATE_VM, 0xAE01),
             (CHECK_EXTENSION, 0xAE03),
@@ -181,6 +186,7 @@ mod tests {
             (SET_USER_MEMORY_REGION2, 0x40A0_AE49),
             (SET_MEMORY_ATTRIBUTES.number, 0x4020_AED2),
             (CREATE_GUEST_MEMFD.number, 0xC040_AED4),
+            (SEV_ISSUE_CMD, 0xC010_5300),
         ];
         for (request, number) in known {
             assert_eq!(request.number, number, "{}", request.name);

@@ -37,6 +37,47 @@ pub enum SnpPageType {
     Cpuid = 6,
 }
 
+/// `struct sev_issue_cmd`.
+#[repr(C, packed)]
+struct IssueCommand {
+    id: u32,
+    data: u64,
+    error: u32,
+}
+
+/// `struct sev_user_data_status`, which PLATFORM_STATUS fills: versions, state, flags, build, guests.
+type PlatformStatus = [u8; 12];
+const PLATFORM_STATUS: u32 = 1;
+const _: () = assert!(size_of::<IssueCommand>() == 16);
+
+/// Version of the security processor's firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirmwareVersion {
+    /// Of its interface.
+    pub major: u8,
+    /// Of its interface.
+    pub minor: u8,
+    /// Build.
+    pub build: u8,
+}
+
+impl FirmwareVersion {
+    /// Asks through an open `/dev/sev`.
+    pub fn read(sev: &Handle) -> Result<Self, KvmError> {
+        let mut status: PlatformStatus = [0; 12];
+        let mut command = IssueCommand {
+            id: PLATFORM_STATUS,
+            data: status.as_mut_ptr() as u64,
+            error: 0,
+        };
+        // SAFETY: the data is the structure that this command fills, and outlives the call.
+        let answer = unsafe { sev.pointer(rq::SEV_ISSUE_CMD, &raw mut command) };
+        answer.map_err(|e| e.with_firmware(command.error))?;
+        let [major, minor, _, _, _, _, _, build, ..] = status;
+        Ok(Self { major, minor, build })
+    }
+}
+
 /// What ends a SEV-SNP launch.
 #[derive(Debug, Clone, Copy)]
 pub struct SnpFinish<'f> {
@@ -216,7 +257,7 @@ impl VmSev<'_> {
         }
     }
 
-    /// Adds `pages` at `gpa`, once: answers how many bytes were taken, which may be fewer. A CPUID page
+    /// Adds `pages`, which begin at a page boundary, at `gpa`, once: answers how many bytes were taken, which may be fewer. A CPUID page
     /// that the firmware refuses is corrected in place.
     pub fn snp_launch_update(
         &self,
