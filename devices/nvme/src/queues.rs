@@ -27,7 +27,11 @@ pub(crate) struct Doorbells {
 impl Doorbells {
     /// The doorbell register `n`: tails and heads in turn (section 3.1.24).
     pub(crate) fn ring(&self, n: usize, value: u32) {
-        let side = if n % 2 == 0 { &self.tails } else { &self.heads };
+        let side = if n.is_multiple_of(2) {
+            &self.tails
+        } else {
+            &self.heads
+        };
         if let Some(bell) = side.get(n / 2) {
             bell.store(value & 0xFFFF, Ordering::SeqCst);
         }

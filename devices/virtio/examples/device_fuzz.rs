@@ -137,7 +137,7 @@ impl Bench {
                 let source = move |bytes: &mut [u8]| {
                     state = state.wrapping_add(1);
                     bytes.fill(state as u8);
-                    if state % 16 == 0 {
+                    if state.is_multiple_of(16) {
                         Err("empty".to_owned())
                     } else {
                         Ok(())

@@ -116,3 +116,6 @@ impl VirtioDevice for Console {
 
     fn reset(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,7 +169,7 @@ impl Vsock {
         }
     }
 
-    fn from_guest(&mut self, queue: &mut VirtQueue) -> Result<Progress, QueueError> {
+    fn take_from_guest(&mut self, queue: &mut VirtQueue) -> Result<Progress, QueueError> {
         for _ in 0..BATCH {
             if self.control.len() >= MOST_CONTROL {
                 // Goes on when the guest has taken some of them, which it says by notifying.
@@ -263,7 +263,7 @@ impl Vsock {
     }
 
     /// Writes to the host what it takes, and collects what has to be said to the guest about it.
-    fn to_host(&mut self) {
+    fn give_to_host(&mut self) {
         let mut ended = Vec::new();
         let (guest, control) = (self.guest, &mut self.control);
         for (&ports, connection) in &mut self.connections {
@@ -285,7 +285,7 @@ impl Vsock {
         ended.into_iter().for_each(|ports| self.reset_connection(ports));
     }
 
-    fn to_guest(&mut self, queue: &mut VirtQueue) -> Result<Progress, QueueError> {
+    fn give_to_guest(&mut self, queue: &mut VirtQueue) -> Result<Progress, QueueError> {
         for _ in 0..BATCH {
             let Some(chain) = queue.pop()? else {
                 self.starved = true;
@@ -411,13 +411,13 @@ impl VirtioDevice for Vsock {
     fn process(&mut self, queues: &mut [VirtQueue]) -> Result<Progress, QueueError> {
         let mut progress = Progress::Idle;
         if let Some(queue) = queues.get_mut(SEND) {
-            progress = self.from_guest(queue)?;
+            progress = self.take_from_guest(queue)?;
         }
         self.accept();
         self.greet();
-        self.to_host();
+        self.give_to_host();
         if let Some(queue) = queues.get_mut(RECEIVE)
-            && self.to_guest(queue)? == Progress::More
+            && self.give_to_guest(queue)? == Progress::More
         {
             progress = Progress::More;
         }
