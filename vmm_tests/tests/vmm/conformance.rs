@@ -3,7 +3,7 @@
 //!
 //! Always true: `conformance/expected.txt` is what the manuals say (APM volume 2 chapters 4, 5, 8, 12 and 13;
 //! Intel SDM volume 3 chapters 4 to 7 and 17) for a processor with the software CPU's features; the software
-//! CPU prints that but for [`SOFTWARE`]. Hardware KVM may differ where the manuals let it ([`HARDWARE`]), software-nested
+//! CPU prints that. Hardware KVM may differ where the manuals let it ([`HARDWARE`]), software-nested
 //! KVM also where it is known to be wrong ([`NESTED`]), each with its cause. Anything else fails.
 
 use crate::images::{self, Folder};
@@ -165,13 +165,6 @@ const HANGS: Deviations = &[
     ),
 ];
 
-/// What the software CPU does wrong.
-const SOFTWARE: Deviations = &[
-    ("alignment-load", "the engine does not check alignment: no #AC"),
-    ("alignment-push", "as above"),
-    ("step-rep", "the engine runs REP as one step under TF"),
-];
-
 /// Names and texts of a transcript.
 fn lines(text: &str) -> BTreeMap<&str, &str> {
     text.lines()
@@ -223,7 +216,7 @@ fn is_nested() -> bool {
 on_every_backend! {
     fn processor_does_what_the_manuals_say(backend) {
         let (tables, hangs): (&[Deviations], Deviations) = match backend {
-            Backend::Soft => (&[SOFTWARE], &[]),
+            Backend::Soft => (&[], &[]),
             Backend::Kvm if is_nested() => (&[HARDWARE, NESTED, HANGS], HANGS),
             Backend::Kvm => (&[HARDWARE], &[]),
         };
@@ -258,7 +251,7 @@ fn patterns_of_deviations_match_what_they_name() {
         assert_eq!(matches(pattern, name), is, "{pattern} {name}");
     }
     let expected = lines(EXPECTED);
-    for (pattern, cause) in [NESTED, HANGS, SOFTWARE].concat() {
+    for (pattern, cause) in [NESTED, HANGS].concat() {
         assert!(
             expected.keys().any(|name| matches(pattern, name)),
             "{pattern} names no case: {cause}"

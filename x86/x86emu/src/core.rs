@@ -10,7 +10,7 @@ use crate::bus::{Bus, Exit, Tracer};
 use crate::code_map::CodeMap;
 use crate::debug::Watch;
 use crate::flags::{Flags, STATUS};
-use crate::mem::{PageCache, RamPage, Tlb};
+use crate::mem::{ALIGNED, PageCache, RamPage, Tlb};
 use x86defs::cpuid::CpuidEntry;
 use x86defs::{
     SegmentAttributes as A, SegmentRegister, TableRegister, X86State, cr0, cr4, efer, rflags, vector,
@@ -318,6 +318,7 @@ impl Core {
             k |= key::FPU_TRAP;
         }
         self.regime = match () {
+            () if self.cpl == 3 && self.cr0 & cr0::AM != 0 && self.sys & rflags::AC != 0 => ALIGNED,
             () if self.cpl == 3 => 1,
             () if self.cr4 & cr4::SMAP != 0 && self.sys & rflags::AC == 0 => 2,
             () => 0,

@@ -461,6 +461,13 @@ impl Cpu {
             Why::Yield => {
                 c.gpr[RIP] = here;
                 c.limit = c.limit.saturating_sub(YIELD_COST);
+                // An instruction that began is no longer behind STI or MOV SS.
+                c.shadow_at = u64::MAX;
+                c.trap_shadow_at = u64::MAX;
+                if c.watch.active || c.sys & rflags::TF != 0 {
+                    // Breakpoints at a repetition are hit once (SDM volume 3 section 18.3.1.1).
+                    c.sys |= rflags::RF;
+                }
                 None
             }
         }
@@ -539,16 +546,20 @@ impl Cpu {
         self.one_with_traps(bus)
     }
 
-    /// Runs one instruction and raises the debug traps that it ends with. Behind MOV SS they wait.
+    /// Runs one instruction, or one element of a repeated one, and raises the debug traps that it ends
+    /// with. Behind MOV SS they wait.
     fn one_with_traps(&mut self, bus: &mut dyn Bus) -> Option<Exit> {
         const SINGLE_STEP: u64 = 1 << 14;
         let c = &mut *self.core;
         let step = if c.sys & rflags::TF != 0 { SINGLE_STEP } else { 0 };
         let retired = c.icount;
+        c.sys &= !rflags::RF;
+        c.why = Why::Jump;
         let exit = self.one(bus);
         let c = &mut *self.core;
         let causes = step | c.watch.hits;
-        if exit.is_some() || causes == 0 || c.icount == retired || c.icount == c.trap_shadow_at {
+        let held = c.icount == retired && c.why != Why::Yield || c.icount == c.trap_shadow_at;
+        if exit.is_some() || causes == 0 || held {
             return exit;
         }
         // A trap behind HLT ends the halt.

@@ -154,13 +154,22 @@ pub(crate) fn maskmovq(c: &mut Core, u: &Uop, bus: &mut dyn Bus) -> Flow {
     finish(c, u, bus, &x, 0)
 }
 
+/// Bytes of the access at `at` to an operand of `len` bytes. Environments and whole states, which are made of
+/// words or doublewords, need no more alignment than those (APM2 table 8-7).
+fn piece(len: usize, at: usize) -> usize {
+    let largest = match len {
+        14 | 94 => 2,
+        28 | 108 => 4,
+        _ => 8,
+    };
+    let fits = |&n: &usize| n <= largest && at + n <= len;
+    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+}
+
 fn load_bytes(c: &mut Core, u: &Uop, bus: &mut dyn Bus, la: u64, out: &mut [u8; 128]) -> Flow {
     let mut at = 0;
     while at < usize::from(u.size) {
-        let n = [8, 4, 2]
-            .into_iter()
-            .find(|&n| at + n <= usize::from(u.size))
-            .unwrap_or(1);
+        let n = piece(usize::from(u.size), at);
         let v = c.load_n(bus, la.wrapping_add(at as u64), n as u8, u.idx)?;
         out[at..at + n].copy_from_slice(&v.to_le_bytes()[..n]);
         at += n;
@@ -173,10 +182,7 @@ fn store_bytes(c: &mut Core, bus: &mut dyn Bus, la: u64, idx: u8, bytes: &[u8]) 
     c.probe_write(bus, la, bytes.len() as u64)?;
     let mut at = 0;
     while at < bytes.len() {
-        let n = [8, 4, 2]
-            .into_iter()
-            .find(|&n| at + n <= bytes.len())
-            .unwrap_or(1);
+        let n = piece(bytes.len(), at);
         let mut v = [0; 8];
         v[..n].copy_from_slice(&bytes[at..at + n]);
         c.store_n(

@@ -11,7 +11,9 @@
 use crate::bus::Bus;
 use crate::code_map::chunk_mask;
 use crate::core::{Core, Flow, Stop, Why};
+use crate::walk::is_canonical;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use x86defs::vector;
 
 /// One 4 KiB page of memory that the engine may access directly.
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +25,10 @@ pub struct RamPage {
 
 /// Entries per TLB array.
 pub(crate) const TLB_SIZE: usize = 512;
-/// Translation regimes: supervisor, user, supervisor with SMAP enforced (and one unused, for masking).
+/// Translation regimes: supervisor, user, supervisor with SMAP enforced, user with alignment checks.
 pub(crate) const REGIMES: usize = 4;
+/// The regime whose accesses must be aligned; none of them takes the fast path.
+pub(crate) const ALIGNED: usize = 3;
 const PAGE_MASK: u64 = !0xFFF;
 /// Low tag bits: the page has translated code on it; stores take the slow path.
 const TAG_CODE: u64 = 1;
@@ -32,6 +36,8 @@ const TAG_CODE: u64 = 1;
 const TAG_MMIO: u64 = 2;
 /// Low tag bits: a breakpoint of the guest is on the page.
 const TAG_WATCHED: u64 = 4;
+/// Low tag bits: accesses must be aligned.
+const TAG_ALIGNED: u64 = 8;
 const TAG_NONE: u64 = 0x800;
 
 #[derive(Clone, Copy)]
@@ -420,6 +426,7 @@ impl Core {
             return Ok(unsafe { T::read(la.wrapping_add(e.addend) as *const u8) });
         }
         self.cur_idx = idx;
+        self.check_alignment(la, T::SIZE)?;
         self.probe_write(bus, la, T::SIZE)?;
         self.load_slow(bus, la)
     }
@@ -457,9 +464,20 @@ impl Core {
             .is_none_or(|p| !p.writable))
     }
 
+    /// #AC where CR0.AM and RFLAGS.AC ask for it in user mode (APM2 section 8.2.18). It comes before page
+    /// faults, as on the host's processor, but behind the #GP or #SS of an address that is not canonical.
+    pub(crate) fn check_alignment(&mut self, la: u64, len: u64) -> Flow {
+        let la = la & self.lin_mask;
+        if self.regime != ALIGNED || la & (len - 1) == 0 || (self.is_long() && !is_canonical(la)) {
+            return Ok(());
+        }
+        self.fault(vector::AC, 0)
+    }
+
     #[cold]
     #[inline(never)]
     fn load_slow<T: Word>(&mut self, bus: &mut dyn Bus, la: u64) -> Result<T, Stop> {
+        self.check_alignment(la, T::SIZE)?;
         let la = la & self.lin_mask;
         let first = (4096 - (la & 0xFFF)).min(T::SIZE);
         let mut v = self.read_piece(bus, la, first)?;
@@ -473,6 +491,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn store_slow<T: Word>(&mut self, bus: &mut dyn Bus, la: u64, v: T) -> Flow {
+        self.check_alignment(la, T::SIZE)?;
         let la = la & self.lin_mask;
         let first = (4096 - (la & 0xFFF)).min(T::SIZE);
         if first < T::SIZE {
@@ -542,6 +561,7 @@ impl Core {
             _ => TAG_MMIO,
         };
         let watched = if self.watch.on_page(la) { TAG_WATCHED } else { 0 };
+        let aligned = if self.regime == ALIGNED { TAG_ALIGNED } else { 0 };
         let addend = target
             .page
             .map_or(0, |p| (p.host as u64).wrapping_sub(la & PAGE_MASK));
@@ -552,7 +572,7 @@ impl Core {
             &mut self.tlb.read[regime]
         };
         bank.hot[slot(la)] = Entry {
-            tag: la & PAGE_MASK | flag | watched,
+            tag: la & PAGE_MASK | flag | watched | aligned,
             addend,
         };
         bank.cold[slot(la)] = target;
@@ -648,7 +668,7 @@ impl Core {
     fn direct(&mut self, bus: &mut dyn Bus, la: u64, access: Access) -> Result<Option<*mut u8>, Stop> {
         let t = self.target(bus, la, access)?;
         let Some(p) = t.page else { return Ok(None) };
-        if self.watch.on_page(la) {
+        if self.watch.on_page(la) || self.regime == ALIGNED {
             return Ok(None);
         }
         if access == Access::Write && (!p.writable || self.code.bits(t.gpa >> 12) != 0) {

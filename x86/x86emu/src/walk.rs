@@ -7,7 +7,7 @@
 
 use crate::bus::Bus;
 use crate::core::{Core, Stop};
-use crate::mem::Access;
+use crate::mem::{ALIGNED, Access};
 use x86defs::paging::{PTE_A, PTE_D, PTE_NX, PTE_P, PTE_PS, PTE_U, PTE_W};
 use x86defs::{cr0, cr4, efer, vector};
 
@@ -56,8 +56,13 @@ impl Core {
         }
     }
 
+    /// Whether the current regime has the rights of user mode.
+    fn is_user(&self) -> bool {
+        matches!(self.regime, 1 | ALIGNED)
+    }
+
     fn access_code(&self, access: Access) -> u32 {
-        let user = if self.regime == 1 { ERROR_U } else { 0 };
+        let user = if self.is_user() { ERROR_U } else { 0 };
         let nx = self.efer & efer::NXE != 0 && self.cr4 & cr4::PAE != 0;
         user | match access {
             Access::Read => 0,
@@ -209,7 +214,7 @@ impl Core {
     /// `rights`: AND of the W and U bits on the way, OR of the NX bits.
     fn check(&self, rights: u64, access: Access) -> Result<(), u32> {
         let user_page = rights & PTE_U != 0;
-        let user = self.regime == 1;
+        let user = self.is_user();
         let denied = (user && !user_page)
             || match access {
                 Access::Read => !user && user_page && self.regime == 2,

@@ -341,3 +341,129 @@ fn loading_a_bad_selector_names_it_in_the_error_code() {
         assert_eq!((r.event().vector, r.event().error), (vector, Some(error)));
     }
 }
+
+#[test]
+fn reserved_address_bits_of_large_pages_fault_with_code_9() {
+    for (entry, error) in [
+        (0x87, None),
+        (0x1087, None),
+        (0x2087, Some(9)),
+        (0x10_0087, Some(9)),
+    ] {
+        let mut r = Rig::long(&read_rax());
+        // The second 2 MiB; bit 12 is PAT.
+        r.put64(0x1_2008, entry);
+        r.set(|s| s.gpr[0] = 0x20_9000);
+        r.run_to_hlt();
+        let seen = r.events().first().map(|e| (e.vector, e.error));
+        assert_eq!(seen, error.map(|e| (14, Some(e))), "{entry:#x}");
+    }
+}
+
+#[test]
+fn stack_addresses_that_are_not_canonical_are_stack_faults() {
+    payload!(push_, "push rax", "hlt");
+    payload!(pop_, "pop rax", "hlt");
+    payload!(call_, "call 2f", "2:", "hlt");
+    payload!(ret_, "ret", "hlt");
+    payload!(by_rsp, "mov eax, [rsp]", "hlt");
+    payload!(by_rbp, "mov [rbp], eax", "hlt");
+    payload!(by_rbx, "mov [rbx], eax", "hlt");
+    for (code, vector) in [
+        (push_(), 12),
+        (pop_(), 12),
+        (call_(), 12),
+        (ret_(), 12),
+        (by_rsp(), 12),
+        (by_rbp(), 12),
+        (by_rbx(), 13),
+    ] {
+        let mut r = Rig::long(&code);
+        let vector_gate = u64::from(vector);
+        r.gate(vector_gate, 0x8E, 1);
+        r.set(|s| (s.gpr[3], s.gpr[4], s.gpr[5]) = (1 << 47, 0x8000_0000_1000, 1 << 47));
+        r.run_to_hlt();
+        assert_eq!(
+            (r.event().vector, r.event().error),
+            (vector, Some(0)),
+            "{code:02x?}"
+        );
+    }
+}
+
+#[test]
+fn call_gate_in_long_mode_leads_to_64_bit_code_and_has_an_empty_upper_type() {
+    payload!(through, "call fword ptr [rax]", "hlt");
+    payload!(through_jump, "jmp fword ptr [rax]", "hlt");
+    // A present gate of DPL 0 to `CODE + 0x100` in the segment, and the type in its upper half.
+    for (segment, kind, error) in [(8, 0, None), (0x40, 0, Some(0x40)), (8, 1, Some(0x48))] {
+        for code in [through(), through_jump()] {
+            let mut r = Rig::long(&code);
+            r.world.ram.write(CODE as usize + 0x100, &[0xF4]);
+            r.put64(0x1048, 0x8C00_0000_0000 | segment << 16 | (CODE + 0x100));
+            r.put64(0x1050, kind << 40);
+            r.put64(0x9000, 0x48 << 32);
+            r.set(|s| {
+                s.gpr[0] = 0x9000;
+                s.gdtr.limit = 0x57;
+            });
+            let s = r.run_to_hlt();
+            let seen = r.events().first().map(|e| (e.vector, e.error));
+            assert_eq!(
+                seen,
+                error.map(|e| (13, Some(e))),
+                "{code:02x?} {segment:#x} {kind}"
+            );
+            if error.is_none() {
+                assert_eq!(s.rip, CODE + 0x101);
+            }
+        }
+    }
+}
+
+#[test]
+fn int1_needs_no_privilege_for_its_gate_but_int_1_does() {
+    payload!(int1, ".byte 0xF1");
+    payload!(int_1, "int 1");
+    for (code, vector, rip) in [(int1(), 1, HANDLERS + 17), (int_1(), 13, HANDLERS + 13 * 16 + 1)] {
+        let mut r = Rig::long(&code);
+        r.set(|s| {
+            s.cs = rig::segment(0x2B, 0xA0FB);
+            s.ss = rig::segment(0x23, 0xC0F3);
+            s.gpr[4] = 0x6000;
+        });
+        let s = r.run_to_hlt();
+        assert_eq!(s.rip, rip, "vector {vector}");
+        assert_eq!(r.get64(0x6FD8), CODE + u64::from(vector == 1));
+    }
+}
+
+#[test]
+fn sysenter_exists_on_amd_in_legacy_mode_only() {
+    payload!(enter64, "sysenter");
+    payload!(exit64, "sysexit");
+    for code in [enter64(), exit64()] {
+        let mut r = Rig::long(&code);
+        r.set(|s| s.sysenter = (0x40, 0x7000, CODE + 0x100));
+        r.run_to_hlt();
+        assert_eq!((r.event().vector, r.event().rip), (6, CODE));
+    }
+    payload!(enter32, ".code32", "sysenter");
+    let mut r = Rig::protected(&enter32());
+    r.world.ram.write(CODE as usize + 0x100, &[0xF4]);
+    r.set(|s| s.sysenter = (0x40, 0x6C00, CODE + 0x100));
+    let s = r.run_to_hlt();
+    assert_eq!((r.events().len(), s.rip, s.gpr[4]), (0, CODE + 0x101, 0x6C00));
+}
+
+#[test]
+fn instruction_of_more_than_15_bytes_is_a_general_protection_fault() {
+    for (prefixes, fault) in [(14, false), (15, true), (40, true)] {
+        let mut code = vec![0x66; prefixes];
+        code.extend([0x90, 0xF4]);
+        let mut r = Rig::long(&code);
+        r.run_to_hlt();
+        let seen = r.events().first().map(|e| (e.vector, e.error, e.rip));
+        assert_eq!(seen, fault.then_some((13, Some(0), CODE)), "{prefixes} prefixes");
+    }
+}

@@ -154,6 +154,9 @@ pub(crate) fn store_masked(c: &mut Core, u: &Uop, bus: &mut dyn Bus, v: &[u8], m
     };
     let chosen = || (0..v.len()).filter(|&i| mask[i] & 0x80 != 0);
     c.cur_idx = u.idx;
+    if let Ok(first) = linear(c, 0) {
+        c.check_alignment(first, v.len() as u64)?;
+    }
     for i in chosen() {
         let la = linear(c, i)?;
         c.probe_write(bus, la, 1)?;

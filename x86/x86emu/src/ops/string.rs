@@ -3,12 +3,13 @@
 //!
 //! Always true: registers are those of a whole number of elements whenever the instruction stops, and a
 //! long repetition yields where its count is a multiple of a slice, so that interrupts are taken between
-//! elements and at the same ones whatever stopped it before.
+//! elements and at the same ones whatever stopped it before. Traps are taken behind each element.
 
 use crate::bus::Bus;
 use crate::core::{Core, ES, Flow, Stop, Why};
 use crate::ops::alu::{Alu, Cmp};
 use crate::uop::{REP, REPNE, Uop};
+use x86defs::rflags;
 
 /// A repetition yields where its count is a multiple of this.
 const SLICE: u64 = 1 << 16;
@@ -60,14 +61,17 @@ impl Loop {
     fn bulk(&self, c: &Core, u: &Uop, r: usize) -> Option<u64> {
         let at = c.gpr[r] & self.mask;
         let room = (self.mask - at) / u64::from(u.size);
-        (self.repeats && self.left > 3 && self.step == u64::from(u.size))
+        let alone = c.sys & rflags::TF != 0;
+        (self.repeats && !alone && self.left > 3 && self.step == u64::from(u.size))
             .then_some(room.min((self.left - 1) % SLICE + 1))
     }
 }
 
-/// Yields at the end of a slice, if there is more to do.
+/// Yields at the end of a slice, if there is more to do; behind each element under RFLAGS.TF or where a
+/// breakpoint was hit.
 fn pause(c: &mut Core, l: &Loop, slice: u64) -> Flow {
-    if l.left > 0 && l.left.is_multiple_of(slice) {
+    let traps = c.sys & rflags::TF != 0 || c.watch.hits != 0;
+    if l.left > 0 && (traps || l.left.is_multiple_of(slice)) {
         c.why = Why::Yield;
         return Err(Stop);
     }
