@@ -93,14 +93,14 @@ impl GuestName {
 
 /// Builds.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let made = progress::during("building", || build(args))?;
-    if args.json {
+    if let Some(made) = progress::during("building", || build(args))? {
         output::json(&made)?;
     }
     Ok(Outcome::Fine)
 }
 
-fn build(args: &Args) -> Result<Made, Failure> {
+/// Builds; describes the result if `--json` asks for it.
+fn build(args: &Args) -> Result<Option<Made>, Failure> {
     let name = args.manifest.display().to_string();
     let text = std::fs::read_to_string(&args.manifest)
         .map_err(|error| Failure::Unreadable(format!("cannot read the manifest {name}: {error}")))?;
@@ -141,9 +141,9 @@ fn build(args: &Args) -> Result<Made, Failure> {
         .map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
     output::write(&args.output, |out| encoded.write_to(out))?;
     let listing = map::text(&args.output, format, encoded.len(), &plans);
-    let mut made = Made::new(&args.output, encoded.len(), format, &plans)?;
+    let mut names = Vec::new();
     let mut beside = |path: PathBuf, bytes: &[u8]| {
-        made.beside.push(path.display().to_string());
+        names.push(path.display().to_string());
         output::write(&path, |out| out.write_all(bytes))
     };
     beside(map::path(&args.output), listing.as_bytes())?;
@@ -154,7 +154,12 @@ fn build(args: &Args) -> Result<Made, Failure> {
         let text = serde_json::to_vec_pretty(provenance).map_err(|e| Failure::Unreadable(e.to_string()))?;
         beside(Provenance::path(&args.output), &text)?;
     }
-    Ok(made)
+    if !args.json {
+        return Ok(None);
+    }
+    let mut made = Made::new(&args.output, encoded.len(), format, &plans)?;
+    made.beside = names;
+    Ok(Some(made))
 }
 
 fn usage(error: ManifestError) -> Failure {

@@ -121,20 +121,31 @@ impl<'p> Snp<'p> {
         let mut hashes = self.hashes.iter();
         for what in &self.held {
             let (page_type, gpa, contents) = match what {
-                Measured::Page { gpa, class, .. } => match class {
-                    PageClass::Normal => (1, *gpa, hashes.next().copied().unwrap_or([0; 48])),
-                    PageClass::Zero => (3, *gpa, [0; 48]),
-                    PageClass::Unmeasured => (4, *gpa, [0; 48]),
-                    PageClass::Secrets => (5, *gpa, [0; 48]),
-                    PageClass::Cpuid => (6, *gpa, [0; 48]),
-                    PageClass::ErrorRange => continue,
-                },
+                Measured::Page { gpa, class, .. } => {
+                    let Some(page_type) = page_type(*class) else {
+                        continue;
+                    };
+                    let hash = (*class == PageClass::Normal).then(|| hashes.next().copied());
+                    (page_type, *gpa, hash.flatten().unwrap_or([0; 48]))
+                }
                 Measured::Vmsa { gpa, page, .. } => (2, *gpa, page_hash(page.bytes())),
                 Measured::Register(_) => continue,
             };
             self.digest = record(&self.digest, &contents, page_type, gpa);
         }
         self.held.clear();
+    }
+}
+
+/// The SNP page type; of these, only NORMAL pages have a contents hash.
+pub(crate) const fn page_type(class: PageClass) -> Option<u8> {
+    match class {
+        PageClass::Normal => Some(1),
+        PageClass::Zero => Some(3),
+        PageClass::Unmeasured => Some(4),
+        PageClass::Secrets => Some(5),
+        PageClass::Cpuid => Some(6),
+        PageClass::ErrorRange => None,
     }
 }
 

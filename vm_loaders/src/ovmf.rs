@@ -15,4 +15,5 @@ pub use save_area::{ResetVp, reset_save_area};
 pub(crate) use tables::FOOTER;
 pub use tables::{IgvmArea, OvmfError, Section, SectionKind, Tables, TdxKind, TdxSection};
 pub use variables::{VariableStore, VariablesError, variable_store, variable_volume_len};
+pub(crate) use wrap::zeros;
 pub use wrap::{Entry, WrapOptions, plan};

@@ -2,7 +2,7 @@
 //! A digest that can be continued from any point, with contents hashed once for all readings.
 
 use crate::events::{Event, Measured, PageClass, Subject, submit_by_rules};
-use crate::fold::{Fold, record};
+use crate::fold::{Fold, page_type, record};
 use crate::measure::MeasureError;
 use crate::pages::{Hash384, page_hash, page_hashes};
 use launch_plan::{Isolation, LaunchPlan, PageContents};
@@ -92,14 +92,13 @@ impl State {
             Self::Other(fold) => fold.absorb(&event.what),
             Self::Chain(digest) => {
                 let (page_type, gpa, contents) = match &event.what {
-                    Measured::Page { gpa, class, data } => match class {
-                        PageClass::Normal => (1, *gpa, cache.get(data)),
-                        PageClass::Zero => (3, *gpa, [0; 48]),
-                        PageClass::Unmeasured => (4, *gpa, [0; 48]),
-                        PageClass::Secrets => (5, *gpa, [0; 48]),
-                        PageClass::Cpuid => (6, *gpa, [0; 48]),
-                        PageClass::ErrorRange => return,
-                    },
+                    Measured::Page { gpa, class, data } => {
+                        let Some(page_type) = page_type(*class) else {
+                            return;
+                        };
+                        let hash = (*class == PageClass::Normal).then(|| cache.get(data));
+                        (page_type, *gpa, hash.unwrap_or([0; 48]))
+                    }
                     Measured::Vmsa { gpa, page, .. } => (2, *gpa, page_hash(page.bytes())),
                     Measured::Register(_) => return,
                 };

@@ -13,14 +13,14 @@ use super::{
     Entry, LinuxError, LinuxInputs, ZERO_PAGE_GPA, add, boot_params, boot_state, identity_map_4gib,
     plan_parts,
 };
-use crate::ovmf::{ResetVp, reset_save_area};
+use crate::ovmf::{ResetVp, reset_save_area, zeros};
 use launch_plan::{
     Arch, Contents, Import, Isolation, LaunchPlan, NativeContext, Origin, PageKind, PlanBuilder, PlanError,
     PlatformFacts, StepKind, VpContext, VpState,
 };
 use x86defs::paging::{PAGE_BYTES, PAGE_SIZE, PTE_A, PTE_D, PTE_P, PTE_W};
-use x86defs::vmsa::{KVM_VMSA_GPA, offset};
-use x86defs::{SegmentRegister, cr4, efer};
+use x86defs::vmsa::{KVM_VMSA_GPA, descriptor, offset};
+use x86defs::{cr4, efer};
 
 /// Secrets page, CPUID page and setup data: in the reserved memory below 1 MiB.
 const SECRETS_GPA: u64 = 0xD_0000;
@@ -178,23 +178,6 @@ fn fill(builder: &mut PlanBuilder<'_>, ram: impl Iterator<Item = (u64, u64)>) ->
     Ok(())
 }
 
-fn zeros(
-    builder: &mut PlanBuilder<'_>,
-    gpa: u64,
-    len: u64,
-    kind: PageKind,
-    what: &'static str,
-) -> Result<(), PlanError> {
-    let import = Import {
-        gpa,
-        len,
-        large: false,
-        kind,
-        contents: Contents::Zero,
-    };
-    builder.import(import, Origin::Host(what))
-}
-
 /// The first processor: the native entry state over the reset state.
 fn boot_save_area(state: &NativeContext, c_bit: u64) -> Vec<u8> {
     let reset = ResetVp {
@@ -242,18 +225,6 @@ fn boot_save_area(state: &NativeContext, c_bit: u64) -> Vec<u8> {
     page
 }
 
-/// AMD's 16-byte form: selector, packed attributes, limit, base.
-fn descriptor(segment: &SegmentRegister) -> [u8; 16] {
-    let attributes = segment.attributes.0;
-    let packed = ((attributes & 0xFF) | ((attributes >> 4) & 0xF00)) as u16;
-    let mut bytes = [0; 16];
-    bytes[..2].copy_from_slice(&segment.selector.to_le_bytes());
-    bytes[2..4].copy_from_slice(&packed.to_le_bytes());
-    bytes[4..8].copy_from_slice(&segment.limit.to_le_bytes());
-    bytes[8..].copy_from_slice(&segment.base.to_le_bytes());
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,7 +239,7 @@ mod tests {
         let mut pages: Vec<u64> = plan.pages().map(|(page, _)| page.gpa).collect();
         pages.sort_unstable();
         assert_eq!(pages, (0..8).map(|page| page * 0x1000).collect::<Vec<_>>());
-        let code = SegmentRegister {
+        let code = x86defs::SegmentRegister {
             selector: 0x10,
             attributes: x86defs::SegmentAttributes(super::super::CODE_64),
             limit: u32::MAX,

@@ -8,7 +8,7 @@ use crate::ovmf::save_area::{ResetVp, reset_save_area};
 use crate::ovmf::tables::{IgvmArea, OvmfError, SectionKind, Tables, TdxKind};
 use launch_plan::{
     Arch, Contents, Import, Isolation, LaunchPlan, NativeContext, Origin, PageKind, ParameterArea,
-    ParameterKind, ParameterSlot, PlanBuilder, PlatformFacts, VpContext, VpIndex, VpState,
+    ParameterKind, ParameterSlot, PlanBuilder, PlanError, PlatformFacts, VpContext, VpIndex, VpState,
 };
 use std::borrow::Cow;
 use x86defs::vmsa::KVM_VMSA_GPA;
@@ -174,13 +174,14 @@ fn pages<'a>(
     Ok(builder.import(import, Origin::Host(what))?)
 }
 
-fn zero(
+/// Imports zero pages.
+pub(crate) fn zeros(
     builder: &mut PlanBuilder<'_>,
     gpa: u64,
     len: u64,
     kind: PageKind,
     what: &'static str,
-) -> Result<(), OvmfError> {
+) -> Result<(), PlanError> {
     let import = Import {
         gpa,
         len,
@@ -188,7 +189,7 @@ fn zero(
         kind,
         contents: Contents::Zero,
     };
-    Ok(builder.import(import, Origin::Host(what))?)
+    builder.import(import, Origin::Host(what))
 }
 
 fn metadata(builder: &mut PlanBuilder<'_>, tables: &Tables) -> Result<(), OvmfError> {
@@ -204,7 +205,7 @@ fn metadata(builder: &mut PlanBuilder<'_>, tables: &Tables) -> Result<(), OvmfEr
             SectionKind::SvsmCaa => (PageKind::Measured, "ovmf svsm calling area"),
             SectionKind::KernelHashes => (PageKind::Measured, "ovmf kernel hashes page"),
         };
-        zero(builder, section.gpa, section.len, kind, what)?;
+        zeros(builder, section.gpa, section.len, kind, what)?;
     }
     Ok(())
 }
@@ -244,7 +245,7 @@ fn parameters(builder: &mut PlanBuilder<'_>, area: &IgvmArea) -> Result<(), Ovmf
         )?;
     }
     if let Some((gpa, len)) = area.hob {
-        zero(builder, gpa, len, PageKind::Measured, "ovmf hand-off block area")?;
+        zeros(builder, gpa, len, PageKind::Measured, "ovmf hand-off block area")?;
     }
     Ok(())
 }

@@ -277,6 +277,19 @@ pub fn reset_page(state: &ResetState) -> [u8; VMSA_SIZE] {
     page
 }
 
+/// A segment register as save areas hold it: selector, packed attributes (the access byte, then AVL, L, D
+/// and G without the limit between them), limit, base.
+pub fn descriptor(segment: &crate::SegmentRegister) -> [u8; 16] {
+    let attributes = segment.attributes.0;
+    let packed = ((attributes & 0xFF) | ((attributes >> 4) & 0xF00)) as u16;
+    let mut bytes = [0; 16];
+    bytes[..2].copy_from_slice(&segment.selector.to_le_bytes());
+    bytes[2..4].copy_from_slice(&packed.to_le_bytes());
+    bytes[4..8].copy_from_slice(&segment.limit.to_le_bytes());
+    bytes[8..].copy_from_slice(&segment.base.to_le_bytes());
+    bytes
+}
+
 /// The field that holds byte `offset`, which must be below [`VMSA_SIZE`].
 pub fn field_at(offset: usize) -> Option<&'static VmsaField> {
     let i = VMSA_FIELDS

@@ -186,7 +186,7 @@ fn damaged_tdx_metadata_is_refused() {
         metadata.extend(entry);
         let mut image = vec![0; 0x2_0000];
         image[0x1000..0x1000 + metadata.len()].copy_from_slice(&metadata);
-        let error = super::tdx_sections(&image, 0x1000).unwrap_err().to_string();
+        let error = tdx_sections(&image, 0x1000).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
 }

@@ -8,7 +8,7 @@
 use super::x64;
 use launch_plan::{VbsRegister, VbsRegisterName as Name, VbsValue};
 use x86defs::paging::PAGE_BYTES;
-use x86defs::vmsa::{ResetState, VMSA_SIZE, offset, reset_page, sev_features};
+use x86defs::vmsa::{ResetState, VMSA_SIZE, descriptor, offset, reset_page, sev_features};
 use x86defs::{SegmentRegister, TableRegister, efer};
 
 /// Where the program in page 0 begins; its target stands in front of it.
@@ -89,13 +89,7 @@ fn segment(page: &mut [u8; VMSA_SIZE], name: Name, value: &SegmentRegister) {
         Name::Gs => offset::GS,
         _ => return,
     };
-    // Descriptor form to AMD's: the access byte, then AVL, L, D and G without the limit between them.
-    let attributes = value.attributes.0;
-    let packed = (attributes & 0xFF) | ((attributes >> 4) & 0xF00);
-    put(page, at, &value.selector.to_le_bytes());
-    put(page, at + 2, &(packed as u16).to_le_bytes());
-    put(page, at + 4, &value.limit.to_le_bytes());
-    put(page, at + 8, &value.base.to_le_bytes());
+    put(page, at, &descriptor(value));
 }
 
 fn table(page: &mut [u8; VMSA_SIZE], name: Name, value: TableRegister) {
