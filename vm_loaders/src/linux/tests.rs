@@ -428,6 +428,48 @@ fn pvh_note_starts_in_protected_mode_with_start_info() {
 }
 
 #[test]
+fn a_sev_snp_guest_has_all_its_memory_in_the_launch_and_the_c_bit_in_its_tables() {
+    use x86defs::vmsa::offset;
+    let (kernel, layout) = (bzimage(), layout(64 << 20));
+    let direct = SnpDirect {
+        c_bit: 51,
+        policy: 0xB_0000,
+    };
+    let plan = plan_snp(&inputs(&kernel, &layout), &direct).unwrap();
+    assert_eq!(
+        (plan.facts.isolation, plan.facts.policy),
+        (Isolation::Snp, Some(0xB_0000))
+    );
+    let mut pages: Vec<u64> = plan.pages().map(|(page, _)| page.gpa / PAGE_SIZE).collect();
+    pages.sort_unstable();
+    assert!(pages.iter().copied().eq(0..16384), "{} pages", pages.len());
+    let kinds = |kind| imports(&plan).iter().filter(|import| import.kind == kind).count();
+    assert_eq!(
+        (
+            kinds(PageKind::Secrets),
+            kinds(PageKind::Cpuid),
+            kinds(PageKind::Unmeasured)
+        ),
+        (1, 1, 0)
+    );
+    assert_eq!(u64_at(bytes_at(&plan, PAGE_TABLES_GPA), 0) >> 51, 1);
+    assert_eq!(u64_at(bytes_at(&plan, ZERO_PAGE_GPA), 0x250), 0xD_2000);
+    assert_eq!(bytes_at(&plan, COMMAND_LINE_GPA), b"console=ttyS0");
+    let areas: Vec<&[u8]> = plan
+        .vp_contexts()
+        .map(|(context, _)| match &context.state {
+            VpState::Vmsa(page) => &page[..],
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(areas.len(), 2);
+    assert_eq!(u64_at(areas[0], offset::CR3), PAGE_TABLES_GPA | 1 << 51);
+    assert_eq!(u64_at(areas[0], offset::RSI), ZERO_PAGE_GPA);
+    assert_eq!(u64_at(areas[0], offset::EFER), efer::LME | efer::LMA | efer::SVME);
+    assert_eq!(u64_at(areas[1], offset::RIP), 0xFFF0);
+}
+
+#[test]
 fn bad_elf_files_are_refused() {
     let changed = |change: fn(&mut Vec<u8>)| {
         let mut kernel = elf(Note::Align4, 0);
