@@ -2,10 +2,13 @@
 //! What a launch leaves: digest, policy, page states, notes.
 
 use crate::rig::{RAM, launch, model, plan, small_plan};
+use kvm_model::{FakeHost, ModelSys};
 use launch_digest::{Options, kvm_vmsa, measure};
-use launch_plan::{Isolation, Origin, PlanBuilder, VpContext, VpState};
+use launch_plan::{Contents, Import, Isolation, Origin, PageKind, PlanBuilder, VpContext, VpState};
+use std::sync::Arc;
 use virt_sev::Platform;
 use x86defs::vmsa::{KVM_VMSA_GPA, offset, sev_features};
+use x86defs::{cr0, cr4, efer};
 
 #[test]
 fn the_firmwares_digest_is_the_one_that_measure_predicts() {
@@ -43,15 +46,65 @@ fn snp_pages_end_private_shared_or_the_guests() {
     assert_eq!(summary.memory.iter().map(|r| r.len).sum::<u64>(), RAM);
 }
 
+/// A model whose KVM offers SGX (leaf 7 EBX bit 2), which its processor does not have.
+fn model_that_offers_too_much() -> Arc<ModelSys> {
+    let mut host = FakeHost::snp();
+    let seven = host.cpuid.iter_mut().find(|leaf| leaf.function == 7);
+    seven.unwrap().ebx |= 1 << 2;
+    ModelSys::new(host)
+}
+
 #[test]
-fn the_hosts_cpuid_page_is_corrected_by_the_firmware_and_that_is_noted() {
-    let summary = launch(&model(), Platform::Snp, &plan(Platform::Snp, 1), 1).unwrap();
-    for note in summary
+fn a_cpuid_page_of_ours_is_submitted_again_as_the_firmware_corrects_it() {
+    let plan = small_plan(Platform::Snp, 1);
+    let model = model_that_offers_too_much();
+    let summary = launch(&model, Platform::Snp, &plan, 1).unwrap();
+    let corrections: Vec<_> = summary
         .notes
         .iter()
-        .filter(|note| note.starts_with("cpuid page: leaf "))
-    {
-        assert!(note.contains("firmware accepts "), "{note}");
+        .filter(|n| n.starts_with("cpuid page: "))
+        .collect();
+    assert_eq!(
+        corrections,
+        ["cpuid page: leaf 0x7.0 ebx is 0x219c97ad, firmware accepts 0x219c97a9"]
+    );
+    assert_eq!(
+        summary.platform_digest,
+        Some(summary.digest),
+        "its contents are not measured"
+    );
+    let plain = launch(&crate::rig::model(), Platform::Snp, &plan, 1).unwrap();
+    assert!(
+        plain.notes.iter().all(|n| !n.starts_with("cpuid page: ")),
+        "{:?}",
+        plain.notes
+    );
+}
+
+#[test]
+fn a_cpuid_page_of_the_file_is_refused_with_every_line() {
+    let mut page = vec![0; 16 + 2 * 48];
+    page[0] = 2;
+    page[16] = 7;
+    page[16 + 24 + 4] = 1 << 2;
+    page[64] = 1;
+    page[64 + 24 + 8 + 3] = 1;
+    let mut builder = PlanBuilder::new(small_plan(Platform::Snp, 0).facts);
+    let import = Import {
+        gpa: 0x5000,
+        len: 0x1000,
+        large: false,
+        kind: PageKind::Cpuid,
+        contents: Contents::Bytes(page.into()),
+    };
+    builder.import(import, Origin::Host("test")).unwrap();
+    let message = launch(&crate::rig::model(), Platform::Snp, &builder.finish(), 1).unwrap_err();
+    for line in [
+        "test: the firmware refused the cpuid page at gpa 0x5000",
+        "cpuid page: leaf 0x7.0 ebx is 0x4, firmware accepts 0x",
+        "cpuid page: leaf 0x1.0 ecx is 0x1000000, firmware accepts 0x",
+    ] {
+        assert!(message.contains(line), "{message}");
     }
 }
 
@@ -69,4 +122,48 @@ fn processors_without_a_context_get_the_features_of_the_others() {
     let plan = builder.finish();
     let summary = launch(&model(), Platform::Snp, &plan, 3).unwrap();
     assert_eq!(summary.platform_digest, Some(summary.digest));
+}
+
+#[test]
+fn pages_and_page_tables_must_fit_the_hosts_c_bit() {
+    let mut builder = PlanBuilder::new(small_plan(Platform::Snp, 0).facts);
+    let import = Import {
+        gpa: 1 << 51,
+        len: 0x1000,
+        large: false,
+        kind: PageKind::Measured,
+        contents: Contents::Zero,
+    };
+    builder.import(import, Origin::Host("test")).unwrap();
+    let message = launch(&model(), Platform::Snp, &builder.finish(), 1).unwrap_err();
+    assert_eq!(
+        message,
+        "test: pages at gpa 0x8000000000000 are not below the C-bit, which is bit 51 on this host"
+    );
+    for (c_bit, fits) in [(51, true), (47, false)] {
+        let mut page = kvm_vmsa::reset_state(Isolation::Snp);
+        let mut put = |at: usize, value: u64| page[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        put(offset::CR0, cr0::PE | cr0::PG | cr0::ET);
+        put(offset::CR4, cr4::PAE | cr4::MCE);
+        put(offset::EFER, efer::SVME | efer::LME | efer::LMA);
+        put(offset::CR3, 1 << c_bit | 0x10_0000);
+        let mut builder = PlanBuilder::new(small_plan(Platform::Snp, 0).facts);
+        let context = VpContext {
+            vp: 0,
+            gpa: KVM_VMSA_GPA,
+            state: VpState::Vmsa(page.to_vec().into()),
+        };
+        builder.vp_context(context, Origin::Host("test")).unwrap();
+        let outcome = launch(&model(), Platform::Snp, &builder.finish(), 1);
+        match outcome {
+            Ok(summary) => {
+                assert!(fits);
+                assert_eq!(summary.platform_digest, Some(summary.digest));
+            }
+            Err(message) => {
+                let text = "test: vp 0: cr3 0x800000100000 was made for another C-bit; this host's is bit 51";
+                assert!(!fits && message.starts_with(text), "{message}");
+            }
+        }
+    }
 }
