@@ -10,13 +10,14 @@ use crate::guest_view::Guest;
 use crate::host::{FakeHost, SevNode};
 use crate::model::{Finding, LaunchRecord, Model, Object, PageRun};
 use crate::physical::PAGE_LEN;
-use crate::psp::ModelSession;
+use crate::psp::{self, ModelSession};
 use crate::requests::{self as rq, command};
 use crate::script::{GuestStep, StepResult};
 use crate::user::{self, User};
 use crate::vm::commands::ERROR_AT;
 use kvm_sys::{Fd, Node, Number, Sys};
 use libc::{EACCES, EBADF, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOTTY, ENXIO};
+use p384::ecdsa::VerifyingKey;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,6 +107,11 @@ impl ModelSys {
     pub fn session(&self, policy: u32, seed: &[u8]) -> ModelSession {
         let platform = self.model().psp.public_key();
         ModelSession::new(&platform, policy, seed)
+    }
+
+    /// The key that verifies attestation reports of the model. Nobody should trust it.
+    pub fn report_key(&self) -> VerifyingKey {
+        psp::report_key()
     }
 
     fn call<T>(

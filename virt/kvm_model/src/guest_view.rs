@@ -11,6 +11,7 @@ use crate::dispatch::ModelSys;
 use crate::host::Platform;
 use crate::model::{Finding, PageState};
 use crate::physical::{ALL_PERMISSIONS, PAGE, PAGE_LEN, RmpEntry};
+use crate::psp::REPORT;
 use crate::vm::Machine;
 use std::sync::Arc;
 
@@ -161,6 +162,13 @@ impl Guest {
             .vms
             .get(&self.vm)
             .is_some_and(|vm| vm.private.contains(gpa / PAGE_LEN))
+    }
+
+    /// The attestation report that the firmware gives this guest (SEV-SNP, after its launch) for `data` and a VMPL.
+    pub fn attestation_report(&self, data: &[u8; 64], vmpl: u32) -> Option<Box<[u8; REPORT]>> {
+        let model = self.sys.model();
+        let context = model.vms.get(&self.vm)?.sev.as_ref()?.context?;
+        model.psp.report(context, data, vmpl)
     }
 
     /// The save area of a sealed VP (by creation order) as its processor loads it.

@@ -9,8 +9,9 @@ use crate::faults::Calls;
 use crate::host::{FakeHost, Platform};
 use crate::physical::{PAGE_LEN, Physical};
 use crate::psp::{IdentityRecord, Psp};
-use crate::vm::{Machine, Vm};
+use crate::vm::{Machine, Slot, Vm};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// What a descriptor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,46 +255,90 @@ impl Machine<'_> {
     pub(crate) fn page_runs(&self) -> Vec<PageRun> {
         let mut slots: Vec<_> = self.vm.slots.values().collect();
         slots.sort_by_key(|slot| slot.gpn);
-        let mut runs: Vec<PageRun> = Vec::new();
+        let mut runs = Runs::default();
         for slot in slots {
-            for gpn in slot.gpn..slot.gpn + slot.pages {
-                let (gpa, state) = (gpn * PAGE_LEN, self.page_state(gpn));
-                match runs.last_mut() {
-                    Some(last) if last.state == state && last.gpa + last.len == gpa => last.len += PAGE_LEN,
-                    _ => runs.push(PageRun {
-                        gpa,
-                        len: PAGE_LEN,
-                        state,
-                    }),
-                }
+            let mut at = slot.gpn;
+            for (part, state) in self.states(slot) {
+                runs.push(at..part.start, PageState::Shared);
+                at = part.end;
+                runs.push(part, state);
             }
+            runs.push(at..slot.gpn + slot.pages, PageState::Shared);
         }
-        runs
+        runs.0
     }
 
-    /// The state of a page of guest memory.
-    pub(crate) fn page_state(&self, gpn: u64) -> PageState {
-        let Some(slot) = self.vm.slot(gpn) else {
-            return PageState::Shared;
-        };
+    /// The pages of a slot that are not the hypervisor's, ascending.
+    fn states(&self, slot: &Slot) -> Vec<(Range<u64>, PageState)> {
         let Some((descriptor, first)) = slot.memfd else {
-            return if self.physical.is_encrypted(slot.host_page(gpn)) {
-                PageState::Encrypted
-            } else {
-                PageState::Shared
-            };
+            let own = self.physical.encrypted_pages(slot.host, slot.pages).into_iter();
+            let base = slot.host / PAGE_LEN;
+            let to_gpn = |page: u64| slot.gpn + (page - base);
+            return own
+                .map(|part| (to_gpn(part.start)..to_gpn(part.end), PageState::Encrypted))
+                .collect();
         };
-        if !self.vm.private.contains(gpn) {
-            return PageState::Shared;
+        let to_index = |gpn: u64| first + (gpn - slot.gpn);
+        let mut states = Vec::new();
+        for part in self.vm.private.parts_in(slot.gpn..slot.gpn + slot.pages) {
+            let mut at = part.start;
+            for (index, page) in self
+                .physical
+                .memfd_pages(descriptor, to_index(part.start)..to_index(part.end))
+            {
+                let gpn = slot.gpn + (index - first);
+                states.push((at..gpn, PageState::PrivateUnassigned));
+                states.push((gpn..gpn + 1, self.state_of(page)));
+                at = gpn + 1;
+            }
+            states.push((at..part.end, PageState::PrivateUnassigned));
         }
-        let page = self
-            .physical
-            .memfd_page_if_used(descriptor, first + gpn - slot.gpn);
-        match page.and_then(|page| self.physical.rmp(page)) {
+        states
+    }
+
+    /// The state of a page behind the private side.
+    fn state_of(&self, page: u64) -> PageState {
+        match self.physical.rmp(page) {
             None => PageState::PrivateUnassigned,
             Some(entry) if entry.immutable => PageState::PreGuest,
             Some(entry) if entry.validated => PageState::GuestValid,
             Some(_) => PageState::GuestInvalid,
+        }
+    }
+
+    /// The state of a page of guest memory.
+    pub(crate) fn page_state(&self, gpn: u64) -> PageState {
+        let slot = self.vm.slot(gpn);
+        let states = slot.map_or_else(Vec::new, |slot| {
+            let one = Slot {
+                gpn,
+                pages: 1,
+                host: slot.host_page(gpn),
+                memfd: slot
+                    .memfd
+                    .map(|(descriptor, first)| (descriptor, first + (gpn - slot.gpn))),
+                user: slot.user,
+            };
+            self.states(&one)
+        });
+        let state = states.into_iter().find(|(part, _)| !part.is_empty());
+        state.map_or(PageState::Shared, |(_, state)| state)
+    }
+}
+
+/// Runs of pages, joined where the state goes on.
+#[derive(Default)]
+struct Runs(Vec<PageRun>);
+
+impl Runs {
+    fn push(&mut self, pages: Range<u64>, state: PageState) {
+        if pages.is_empty() {
+            return;
+        }
+        let (gpa, len) = (pages.start * PAGE_LEN, (pages.end - pages.start) * PAGE_LEN);
+        match self.0.last_mut() {
+            Some(last) if last.state == state && last.gpa + last.len == gpa => last.len += len,
+            _ => self.0.push(PageRun { gpa, len, state }),
         }
     }
 }

@@ -7,7 +7,9 @@
 //! Contents of pages here are the guest's view: the host has none.
 //! Not here: which gpa is backed by what (slots), and who may ask.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::ranges::Ranges;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
@@ -53,8 +55,10 @@ pub(crate) struct Physical {
     rmp: HashMap<u64, RmpEntry>,
     /// By descriptor.
     pub(crate) memfds: BTreeMap<i32, Memfd>,
-    own_pages: HashMap<u64, u64>,
-    encrypted: HashSet<u64>,
+    /// Page number in the caller's address space to physical address.
+    own_pages: BTreeMap<u64, u64>,
+    /// Page numbers in the caller's address space.
+    encrypted: Ranges,
 }
 
 impl Physical {
@@ -124,20 +128,21 @@ impl Physical {
 
     /// Remembers that a page of the caller's memory was encrypted in place by a launch.
     pub(crate) fn note_encrypted(&mut self, host: u64) {
-        self.encrypted.insert(host / PAGE_LEN);
+        let page = host / PAGE_LEN;
+        self.encrypted.insert(page..page + 1);
     }
 
-    /// Whether it was.
-    pub(crate) fn is_encrypted(&self, host: u64) -> bool {
-        self.encrypted.contains(&(host / PAGE_LEN))
+    /// Which of the caller's pages were.
+    pub(crate) fn encrypted_pages(&self, host: u64, pages: u64) -> Vec<Range<u64>> {
+        let first = host / PAGE_LEN;
+        self.encrypted.parts_in(first..first + pages)
     }
 
     /// Forgets the caller's pages from `host` on: they belong to a VM that is gone.
     pub(crate) fn forget(&mut self, host: u64, pages: u64) {
-        for page in host / PAGE_LEN..host / PAGE_LEN + pages {
-            self.encrypted.remove(&page);
-            self.own_pages.remove(&page);
-        }
+        let range = host / PAGE_LEN..host / PAGE_LEN + pages;
+        self.encrypted.remove(range.clone());
+        self.own_pages.retain(|page, _| !range.contains(page));
     }
 
     /// The page of a guest_memfd, made on first use; `None` when the descriptor is not one.
@@ -155,8 +160,19 @@ impl Physical {
         self.memfds.get(&descriptor)?.pages.get(&index).copied()
     }
 
+    /// The pages of a guest_memfd in a range that were ever used: index and physical address.
+    pub(crate) fn memfd_pages(
+        &self,
+        descriptor: i32,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let memfd = self.memfds.get(&descriptor);
+        let pages = memfd.map(|memfd| memfd.pages.range(range));
+        pages.into_iter().flatten().map(|(index, page)| (*index, *page))
+    }
+
     /// Punches a hole: pages and their table entries are gone.
-    pub(crate) fn punch(&mut self, descriptor: i32, pages: std::ops::Range<u64>) {
+    pub(crate) fn punch(&mut self, descriptor: i32, pages: Range<u64>) {
         let Some(memfd) = self.memfds.get_mut(&descriptor) else {
             return;
         };

@@ -9,13 +9,17 @@ mod context;
 mod cpuid_page;
 mod guest;
 mod id_block;
+mod report;
 mod session;
+mod sign;
 
 pub(crate) use context::{Context, Finish, IdBlobs};
 pub(crate) use guest::SevGuest;
 pub use id_block::IdentityRecord;
+pub(crate) use report::REPORT;
 pub(crate) use session::Blobs;
 pub use session::{ModelSession, SecretPacket};
+pub(crate) use sign::public_key as report_key;
 
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

@@ -437,3 +437,6 @@ impl Vm {
         Ok(parts.collect())
     }
 }
+
+#[cfg(test)]
+mod layout_tests;

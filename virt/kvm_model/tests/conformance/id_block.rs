@@ -140,3 +140,41 @@ fn row_22_a_block_of_another_key_is_refused() {
     signed.id_key = other.id_key;
     assert_eq!(finish(&rig, &signed, &fields, |_, _| ()), (EIO, 0x0A));
 }
+
+#[test]
+fn reports_say_what_was_launched_and_verify_with_the_models_key() {
+    use p384::ecdsa::Signature;
+    use p384::ecdsa::signature::Verifier;
+    let fields = fields(digest());
+    let rig = launched_page();
+    assert_eq!(
+        rig.guest().attestation_report(&[1; 64], 0),
+        None,
+        "not launched yet"
+    );
+    let signed = fields.sign(&key(1), Some(&key(2)));
+    assert_eq!(finish(&rig, &signed, &fields, |_, _| ()), (0, 0));
+    let bytes = rig.guest().attestation_report(&[0xDA; 64], 0).unwrap();
+    let report = launch_digest::report::Report::read(&bytes[..]).unwrap();
+    assert_eq!((report.version, report.policy, report.guest_svn), (2, POLICY, 7));
+    assert_eq!(
+        (report.measurement, report.host_data),
+        (fields.launch_digest, [9; 32])
+    );
+    assert_eq!((report.family_id, report.image_id), ([1; 16], [2; 16]));
+    let [id, author] = [&signed.id_key, &signed.author_key].map(launch_digest::id_block::key_digest);
+    assert_eq!((report.id_key_digest, report.author_key_digest), (id, author));
+    assert_eq!(bytes[0x50..0x90], [0xDA; 64]);
+    let number = |at: usize| -> [u8; 48] { std::array::from_fn(|n| bytes[at + 47 - n]) };
+    let signature = Signature::from_scalars(number(0x2A0), number(0x2A0 + 72)).unwrap();
+    rig.model
+        .report_key()
+        .verify(&bytes[..0x2A0], &signature)
+        .unwrap();
+    assert!(
+        rig.model
+            .report_key()
+            .verify(&bytes[..0x29F], &signature)
+            .is_err()
+    );
+}
