@@ -22,6 +22,11 @@ use std::collections::BTreeMap;
 use vm_loaders::detect::{PayloadKind, detect};
 use vm_loaders::igvm::{File, FormatVersion, Header, Platform, type_name};
 
+/// VPs of a platform whose registers are kept; a context is 32 bytes of header, its registers some thousand.
+const MAX_REGISTERED: usize = 1024;
+/// Regions that are listed under runs, all together.
+const MAX_REGIONS: usize = 4096;
+
 impl Overview {
     /// The overview of a file; with `only`, of one platform.
     pub fn of(name: &str, file: &File<'_>, only: Option<Isolation>) -> Self {
@@ -124,7 +129,14 @@ fn fill(view: &mut PlatformView, plan: &LaunchPlan<'_>) {
     }
     view.vps = plan
         .vp_contexts()
-        .map(|(context, origin)| registers::vp(context, origin))
+        .enumerate()
+        .map(|(number, (context, origin))| {
+            let mut vp = registers::vp(context, origin);
+            if number >= MAX_REGISTERED {
+                vp.registers = Vec::new();
+            }
+            vp
+        })
         .collect();
     if view.vps.is_empty() && plan.facts.isolation == Isolation::Native {
         view.vps.push(registers::reset());
@@ -344,6 +356,7 @@ fn name_runs(runs: &mut [Run], regions: Vec<Region>) {
         .filter(|&index| runs[index].step == "import")
         .collect();
     order.sort_unstable_by_key(|&index| runs[index].gpa);
+    let mut budget = MAX_REGIONS;
     for region in regions {
         let (start, end) = (region.gpa.0, region.gpa.0.saturating_add(region.bytes));
         let first = order.partition_point(|&index| end_of(&runs[index]) <= start);
@@ -360,7 +373,8 @@ fn name_runs(runs: &mut [Run], regions: Vec<Region>) {
                 .is_none_or(|name| name.starts_with("firmware volume"));
             if covers && weak {
                 run.name = Some(region.name.clone());
-            } else if run.name.as_deref() != Some(&region.name) {
+            } else if run.name.as_deref() != Some(&region.name) && budget > 0 {
+                budget -= 1;
                 run.regions.push(region.clone());
             }
         }

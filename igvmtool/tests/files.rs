@@ -13,6 +13,8 @@ mod diff;
 mod edit;
 #[path = "files/everything.rs"]
 mod everything;
+#[path = "files/guide.rs"]
+mod guide;
 #[path = "files/picture.rs"]
 mod picture;
 #[path = "files/program.rs"]

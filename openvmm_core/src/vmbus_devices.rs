@@ -2,22 +2,29 @@
 //! VMBus and its devices from their configuration.
 //!
 //! Always true: the integration components are offered first, so that a guest's channel numbers do not
-//! depend on its disks. Not here: what the devices do (`vmbus`).
+//! depend on its disks and adapters; the threads of devices end with the machine. Not here: what the devices
+//! do (`vmbus`).
 
 use crate::pci_devices::open;
 use anyhow::Context;
 use block::Disk;
 use chipset::machine::{Composition, World};
+use chipset_device::Device;
 use guest_memory::DmaMemory;
 use hyperv::HyperV;
-use openvmm_defs::{DiskConfig, VmbusConfig};
+use io_thread::{Bell, Job, Progress, Watch, Worker};
+use openvmm_defs::{DiskConfig, TapConfig, VmbusConfig};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use tap::Tap;
 use uuid::{Uuid, uuid};
 use vmbus::ic::{Component, IntegrationComponent};
-use vmbus::{BusPart, ChannelDevice, StorVsp, VmBus};
+use vmbus::{Appetite, BusPart, ChannelDevice, NetVsp, StorVsp, VmBus};
 
 /// Instance of the SCSI controller.
 const SCSI: Uuid = uuid!("ba6163d9-04a1-4d29-b605-72e2ffb1dc7f");
+/// Instance of the first network adapter; others count from it.
+const NETWORK: Uuid = uuid!("f8615163-df3e-46c5-913f-000000000000");
 /// Logical units of one controller.
 const MOST_DISKS: usize = 64;
 
@@ -37,11 +44,93 @@ pub(crate) fn add(
     if !config.scsi.is_empty() {
         devices.push(Box::new(StorVsp::new(SCSI, disks(&config.scsi)?)));
     }
+    let mut nics = Vec::new();
+    for (number, tap) in config.nics.iter().enumerate() {
+        let (device, nic) = nic(number, devices.len(), tap)?;
+        devices.push(Box::new(device));
+        nics.push(nic);
+    }
     let time = (world.clock.clone(), &world.timers);
     let bus = VmBus::new(hyperv, ram, time, devices);
-    let part = Arc::new(Mutex::new(BusPart(bus.clone())));
+    let threads = nics.into_iter().map(|nic| nic.spawn(&bus));
+    let part = Arc::new(Mutex::new(Bus {
+        threads: threads.collect::<Result<_, _>>()?,
+        part: BusPart(bus.clone()),
+    }));
     machine.builder.add_device("vmbus", part);
     Ok(bus)
+}
+
+/// The bus and the threads that wait for its devices' files.
+struct Bus {
+    threads: Vec<Worker>,
+    part: BusPart,
+}
+
+impl Device for Bus {
+    fn reset(&mut self) {
+        self.part.reset();
+    }
+
+    fn inspect(&self) -> String {
+        format!("{}threads {}\n", self.part.inspect(), self.threads.len())
+    }
+}
+
+/// What waits for an adapter's frames.
+struct Nic {
+    name: String,
+    channel: usize,
+    fd: Arc<OwnedFd>,
+    appetite: Arc<Appetite>,
+    bell: Arc<Bell>,
+}
+
+fn nic(number: usize, channel: usize, config: &TapConfig) -> anyhow::Result<(NetVsp, Nic)> {
+    let tap = Tap::open(&config.interface)?;
+    let (fd, bell) = (tap.fd(), Bell::new()?);
+    let instance = Uuid::from_u128(NETWORK.as_u128() + number as u128);
+    let rung = bell.clone();
+    let device = NetVsp::new(instance, tap, config.mac, Box::new(move || rung.ring()))
+        .with_context(|| format!("tap {}", config.interface))?;
+    let nic = Nic {
+        name: format!("netvsp{number}"),
+        channel,
+        fd,
+        appetite: device.appetite(),
+        bell,
+    };
+    Ok((device, nic))
+}
+
+impl Nic {
+    fn spawn(self, bus: &Arc<VmBus>) -> anyhow::Result<Worker> {
+        let (name, bell, bus) = (self.name.clone(), self.bell.clone(), bus.clone());
+        let job = Arc::new(Frames { nic: self, bus });
+        Worker::spawn(&name, bell, job).context("cannot start a network thread")
+    }
+}
+
+/// Brings frames while the guest can take some.
+struct Frames {
+    nic: Nic,
+    bus: Arc<VmBus>,
+}
+
+impl Job for Frames {
+    fn work(&self) -> Progress {
+        self.bus.poll(self.nic.channel);
+        Progress::Idle
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let wanted = self.nic.appetite.is_hungry().then(|| Watch {
+            fd: self.nic.fd.clone(),
+            readable: true,
+            writable: false,
+        });
+        wanted.into_iter().collect()
+    }
 }
 
 fn disks(configs: &[DiskConfig]) -> anyhow::Result<Vec<Arc<Disk>>> {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 //! VMBus as a user asks for it.
 
-use crate::DiskConfig;
+use crate::{DiskConfig, TapConfig};
 
 /// VMBus with its integration components, and what else is on it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VmbusConfig {
     /// Disks of the SCSI controller, one for each logical unit from 0 on. Without one there is no controller.
     pub scsi: Vec<DiskConfig>,
+    /// Network adapters.
+    pub nics: Vec<TapConfig>,
 }

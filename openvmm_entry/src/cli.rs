@@ -202,7 +202,7 @@ pub(crate) struct DeviceArgs {
     /// devices go on an implicit one, or on the machine's own PCI bus.
     #[arg(long, value_name = "SPEC", value_parser = pcie::parse_root_complex)]
     pub(crate) pcie_root_complex: Vec<RootComplexConfig>,
-    /// Network interface: tap:NAME, or none.
+    /// Network interface: tap:NAME, or none; on VMBus with --hv, else virtio-net.
     #[arg(long, value_name = "BACKEND", value_parser = net::parse)]
     pub(crate) net: Vec<NetArg>,
     /// The same as --net, always as virtio-net.

@@ -10,15 +10,17 @@
 //! Always true: reading, checking and planning one file holds at most [`PER_HEADER_BYTE`] times the file's
 //! length plus [`BASE`] of memory at any time. Not here: the damage itself (`mutate/mutator.rs`).
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+#[path = "mutate/counting.rs"]
+mod counting;
 #[path = "mutate/mutator.rs"]
 mod mutator;
 
+use counting::{live, peak, start_peak};
 use mutator::{Depth, Random, corpus, mutate, read_and_plan, use_plans};
 
 /// Memory per byte of file: a header of eight bytes costs 12 bytes in the list of headers, a mark, and a
@@ -27,31 +29,7 @@ const PER_HEADER_BYTE: u64 = 48;
 /// Memory whatever the file: a full list of problems.
 const BASE: u64 = 2 << 20;
 
-static LIVE: AtomicU64 = AtomicU64::new(0);
-static PEAK: AtomicU64 = AtomicU64::new(0);
 static CASE: AtomicU64 = AtomicU64::new(0);
-
-/// The system's allocator, counting.
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator with its arguments unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size() as u64, Ordering::Relaxed) + layout.size() as u64;
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as u64, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 struct Arguments {
     count: u64,
@@ -142,10 +120,10 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         CASE.store(case, Ordering::Relaxed);
         let mut random = Random::of_case(seed, case);
         let bytes = mutate(&mut random, &corpus[case as usize % corpus.len()]);
-        let before = LIVE.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
+        let before = live();
+        start_peak();
         let plans = read_and_plan(&bytes, &mut depth);
-        let used = PEAK.load(Ordering::Relaxed) - before;
+        let used = peak() - before;
         let limit = BASE + PER_HEADER_BYTE * bytes.len() as u64;
         if used > limit {
             return Err(format!(

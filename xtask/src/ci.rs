@@ -4,7 +4,7 @@
 use crate::command::{Cmd, installed};
 use crate::stages::Stages;
 use crate::test::Processor;
-use crate::{check, soak, test, tools};
+use crate::{check, docs, soak, test, tools};
 use anyhow::Result;
 
 /// Runs every stage; the table at the end has their times.
@@ -41,6 +41,7 @@ pub(crate) fn run() -> Result<()> {
         tools::install();
         Ok(())
     });
+    stages.run("guide", docs::guide);
     stages.run("programs", test::build_programs);
     stages.run("documentation tests", test::doc_tests);
     stages.run("unit tests", || {

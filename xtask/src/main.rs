@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Developer flows: `cargo xtask run|test|ci|soak|bench|fuzz|check-deps|build-igvm`.
+//! Developer flows: `cargo xtask run|test|ci|soak|bench|fuzz|check-deps|docs|build-igvm`.
 //!
 //! Always true: every command works on a fresh clone without anything set up by hand, prints the
 //! commands that it runs, and leaves its output under `out/` or the target directory. What `ci` runs is
@@ -13,6 +13,7 @@ mod check;
 mod ci;
 mod command;
 mod debian;
+mod docs;
 mod laws;
 mod run;
 mod soak;
@@ -48,6 +49,8 @@ enum Flow {
     Bench(bench::Args),
     /// Checks the laws of the architecture.
     CheckDeps,
+    /// Writes manual pages, shell completions and the guide to out/docs.
+    Docs,
     /// Builds an IGVM file from a manifest and prints the `openvmm` line that boots it.
     BuildIgvm(build_igvm::Args),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Flow::Fuzz(args) => soak::fuzz(&args),
         Flow::Bench(args) => bench::run(&args),
         Flow::CheckDeps => check::run(),
+        Flow::Docs => docs::run(),
         Flow::BuildIgvm(args) => build_igvm::run(&args).map(drop),
     };
     match result {

@@ -15,6 +15,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("acpica-tools", "/usr/bin/iasl"),
     ("ovmf", "/usr/share/OVMF/OVMF_CODE.fd"),
     ("busybox-static", "/bin/busybox"),
+    ("chromium", "/usr/bin/chromium"),
     ("pkg-config", "/usr/bin/pkg-config"),
     ("libssl-dev", "/usr/include/openssl/ssl.h"),
 ];
@@ -89,14 +90,18 @@ fn install_virtfw() {
     if root.join("bin/igvm-wrap").exists() && root.join("bin/igvm-inspect").exists() {
         return;
     }
-    let (name, version) = VIRTFW;
-    let built = Cmd::cargo(["install", "--quiet", "--locked", name, "--version", version])
-        .args(["--root", &root.display().to_string()])
-        .args(["--target-dir", &root.join("build").display().to_string()])
-        .run();
-    if let Err(error) = built {
+    if let Err(error) = cargo_install(VIRTFW) {
         println!("tools: {error:#}; tests that need igvm-wrap or igvm-inspect skip");
     }
+}
+
+/// A program from crates.io into [`cargo_root`].
+fn cargo_install((name, version): (&str, &str)) -> anyhow::Result<()> {
+    let root = cargo_root();
+    Cmd::cargo(["install", "--quiet", "--locked", name, "--version", version])
+        .args(["--root", &root.display().to_string()])
+        .args(["--target-dir", &root.join("build").display().to_string()])
+        .run()
 }
 
 /// Into a Python environment of its own; the program is linked beside the others.
@@ -136,5 +141,23 @@ fn install_sev_judge() {
         .run();
     if let Err(error) = built {
         println!("tools: {error:#}; tests that need sev-judge skip");
+    }
+}
+
+/// The program that makes the guide, at the version that it was written for. Only run, never linked.
+const MDBOOK: (&str, &str) = ("mdbook", "0.5.4");
+
+/// `mdbook`, installed unless it is there; `None`, after saying so, where it cannot be had.
+pub(crate) fn mdbook() -> Option<PathBuf> {
+    let program = cargo_root().join("bin/mdbook");
+    if program.exists() {
+        return Some(program);
+    }
+    match cargo_install(MDBOOK) {
+        Ok(()) => Some(program),
+        Err(error) => {
+            println!("tools: {error:#}");
+            None
+        }
     }
 }

@@ -36,6 +36,11 @@ pub trait ChannelDevice: Send {
         let _ = (channel, now, wall);
         Ok(())
     }
+    /// Something of the host that the device waits for is ready. Called on a thread of the device's own.
+    fn poll(&mut self, channel: &mut OpenChannel) -> Result<(), RingError> {
+        let _ = channel;
+        Ok(())
+    }
     /// Asks the guest to power off; `false` when this device cannot, or its driver is not ready.
     fn request_shutdown(&mut self, channel: &mut OpenChannel) -> Result<bool, RingError> {
         let _ = channel;

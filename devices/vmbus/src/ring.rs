@@ -77,9 +77,7 @@ pub struct Packet {
     /// The guest's number.
     pub transaction: u64,
     /// Guest memory that it names (GPA direct).
-    pub buffer: Option<Pages>,
-    /// Offset of a transfer page packet's pieces, or other words between descriptor and data.
-    pub head: Vec<u8>,
+    pub buffers: Vec<Pages>,
     /// The data.
     pub data: Vec<u8>,
 }
@@ -223,10 +221,11 @@ impl Rings {
             kind,
             completion_requested: half(6) as u16 & packet::FLAG_COMPLETION_REQUESTED != 0,
             transaction: u64::from_le_bytes(transaction),
-            buffer: (kind == packet::GPA_DIRECT)
-                .then(|| gpa_direct(&rest, memory))
-                .transpose()?,
-            head: rest,
+            buffers: if kind == packet::GPA_DIRECT {
+                gpa_direct(&rest, memory)?
+            } else {
+                Vec::new()
+            },
             data,
         };
         let next = ring.advance(read, len + TRAILER);
@@ -299,8 +298,11 @@ impl Rings {
     }
 }
 
-/// Words of a GPA direct packet: padding and count, then length, offset and page numbers of one range.
-fn gpa_direct(head: &[u8], memory: &DmaMemory) -> Result<Pages, RingError> {
+/// Ranges of one packet.
+const MOST_RANGES: u64 = 64;
+
+/// Words of a GPA direct packet: padding and count, then for each range length and offset, and page numbers.
+fn gpa_direct(head: &[u8], memory: &DmaMemory) -> Result<Vec<Pages>, RingError> {
     let bad = |text: &str| RingError::Contents(format!("a direct packet {text}"));
     let words: Vec<u64> = head
         .as_chunks::<8>()
@@ -308,12 +310,21 @@ fn gpa_direct(head: &[u8], memory: &DmaMemory) -> Result<Pages, RingError> {
         .iter()
         .map(|w| u64::from_le_bytes(*w))
         .collect();
-    let [count, range, pages @ ..] = &words[..] else {
-        return Err(bad("without a range"));
-    };
-    if count >> 32 != 1 {
-        return Err(bad("whose range count is not 1"));
+    let (count, mut rest) = words.split_first().ok_or_else(|| bad("without ranges"))?;
+    let count = count >> 32;
+    if count == 0 || count > MOST_RANGES {
+        return Err(bad(&format!("with {count} ranges")));
     }
-    Pages::of(range >> 32, range & 0xFFFF_FFFF, pages, memory)
-        .map_err(|error| bad(&format!("that names {error}")))
+    let mut buffers = Vec::new();
+    for _ in 0..count {
+        let (range, after) = rest.split_first().ok_or_else(|| bad("that ends in its ranges"))?;
+        let (len, offset) = (range & 0xFFFF_FFFF, range >> 32);
+        let pages = (offset + len).div_ceil(PAGE) as usize;
+        let pages = after.split_at_checked(pages);
+        let (pages, after) = pages.ok_or_else(|| bad("that ends in its pages"))?;
+        let pages = Pages::of(offset, len, pages, memory);
+        buffers.push(pages.map_err(|error| bad(&format!("that names {error}")))?);
+        rest = after;
+    }
+    Ok(buffers)
 }

@@ -284,6 +284,11 @@ impl VmBus {
         self.with_open(state, index, |device, open| open.work(device));
     }
 
+    /// Lets the device of channel `index`, counted from 0, look at what it waits for on the host.
+    pub fn poll(&self, index: usize) {
+        self.with_open(&mut self.lock(), index, |device, open| device.poll(open));
+    }
+
     /// Asks the guest to power off through its shutdown component; `false` when it has none that is ready.
     pub fn request_shutdown(&self) -> bool {
         let mut state = self.lock();

@@ -85,7 +85,7 @@ impl StorVsp {
         cdb.copy_from_slice(&reply[CDB..CDB + 16]);
         let command = Command {
             cdb,
-            buffer: request.buffer.as_ref(),
+            buffer: request.buffers.first(),
             memory: channel.memory(),
         };
         let luns: Vec<u8> = (0..self.disks.len() as u8).collect();

@@ -6,8 +6,8 @@ use super::effect::{Effect, Piece, effect};
 use super::{Comparer, Difference};
 use crate::overview::memory::bytes_of;
 use crate::overview::schema::{Field, PlatformView};
-use launch_plan::{Contents, LaunchPlan, StepKind};
-use std::collections::BTreeSet;
+use launch_plan::{Contents, Import, LaunchPlan, StepKind};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Compares everything of this module. The views are those of the plans.
 pub(super) fn compare(
@@ -49,7 +49,7 @@ pub(super) fn compare(
     };
     plain("page table region", tables(view_a), tables(view_b));
     sets(comparer, &outside, view_a, view_b);
-    initial_data(comparer, a, b);
+    area_contents(comparer, a, b);
     error_ranges(comparer, a, b);
 }
 
@@ -155,29 +155,50 @@ fn sets(comparer: &mut Comparer<'_>, outside: &Effect, a: &PlatformView, b: &Pla
     }
 }
 
-/// Bytes that parameter areas at one place begin with.
-fn initial_data(comparer: &mut Comparer<'_>, a: &LaunchPlan<'_>, b: &LaunchPlan<'_>) {
-    let areas = |plan: &LaunchPlan<'_>| -> Vec<(u64, Vec<u8>)> {
-        let imports = plan.steps().iter().filter_map(|step| match &step.kind {
-            StepKind::Import(import) if matches!(import.contents, Contents::Parameters(_)) => {
-                let bytes = bytes_of(&import.contents);
-                let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |at| at + 1);
-                Some((import.gpa, bytes[..used].to_vec()))
-            }
-            _ => None,
-        });
-        imports.collect()
-    };
-    let second = areas(b);
-    for (gpa, bytes) in areas(a) {
-        let Some((_, other)) = second.iter().find(|(other, _)| *other == gpa) else {
+/// A parameter area of a plan: its place, its length, its initial bytes without trailing zeros.
+fn areas<'p>(plan: &'p LaunchPlan<'_>) -> impl Iterator<Item = (&'p Import<'p>, &'p [u8])> {
+    plan.steps().iter().filter_map(|step| match &step.kind {
+        StepKind::Import(import) if matches!(import.contents, Contents::Parameters(_)) => {
+            let bytes = bytes_of(&import.contents);
+            let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |at| at + 1);
+            Some((import, &bytes[..used]))
+        }
+        _ => None,
+    })
+}
+
+/// Length and initial bytes of the parameter areas at one place.
+fn area_contents(comparer: &mut Comparer<'_>, a: &LaunchPlan<'_>, b: &LaunchPlan<'_>) {
+    let second: BTreeMap<u64, (&Import<'_>, &[u8])> = areas(b)
+        .map(|(import, bytes)| (import.gpa, (import, bytes)))
+        .collect();
+    for (import, bytes) in areas(a) {
+        let Some((other_import, other)) = second.get(&import.gpa) else {
             continue;
         };
-        let longest = bytes.len().max(other.len());
-        if let Some(at) = (0..longest).find(|&at| bytes.get(at).unwrap_or(&0) != other.get(at).unwrap_or(&0))
-        {
+        let place = format!("parameter area at gpa {:#x}", import.gpa);
+        if import.len != other_import.len {
+            // One page more stands for any number of them: measuring all could take long.
+            let longer = import.len > other_import.len;
+            let sides = [longer, !longer].map(|longer| {
+                let len = if longer { 2 * 4096 } else { 4096 };
+                Piece::Import(Import {
+                    len,
+                    ..import.clone()
+                })
+            });
             comparer.push(Difference {
-                place: format!("parameter area at gpa {gpa:#x}"),
+                place: place.clone(),
+                what: format!("{:#x} bytes become {:#x}", import.len, other_import.len),
+                effect: effect(&a.facts, &sides[..1], &sides[1..]),
+                ..Difference::default()
+            });
+        }
+        let longest = bytes.len().max(other.len());
+        let byte = |bytes: &[u8], at: usize| bytes.get(at).copied().unwrap_or(0);
+        if let Some(at) = (0..longest).find(|&at| byte(bytes, at) != byte(other, at)) {
+            comparer.push(Difference {
+                place,
                 what: format!("initial data differs from byte {at:#x} on"),
                 effect: Effect::outside(Some(&a.facts)),
                 ..Difference::default()

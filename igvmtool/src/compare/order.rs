@@ -37,9 +37,11 @@ fn keys<'p>(plan: &'p LaunchPlan<'_>) -> impl Iterator<Item = Key> + 'p {
             StepKind::VpContext(context) => (None, Some(Key::Context(context.vp))),
             StepKind::ExpectMemory(_) => (None, None),
         };
-        let pages = pages
-            .into_iter()
-            .flat_map(|import| (0..import.len / PAGE).map(move |page| Key::Page(import.gpa + page * PAGE)));
+        let pages = pages.into_iter().flat_map(|import| {
+            let area = matches!(import.contents, Contents::Parameters(_));
+            let count = if area { 1 } else { import.len / PAGE };
+            (0..count).map(move |page| Key::Page(import.gpa + page * PAGE))
+        });
         pages.chain(single)
     })
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! Pages of two plans, address by address.
 //!
-//! Always true: pages are compared in units of 4 KiB whatever their size in the file, neighbours that
+//! Always true: pages are compared in units of 4 KiB whatever their size in the file (a parameter area by its
+//! first page; `facts` compares its length), neighbours that
 //! differ alike are one difference, and nothing is kept per page but 8 bytes of order. Not here: the order
 //! of pages (`order`), values in parameter areas (`facts`).
 
@@ -21,6 +22,10 @@ struct Unit<'p, 'a> {
     import: &'p Import<'a>,
 }
 
+fn is_area(import: &Import<'_>) -> bool {
+    matches!(import.contents, Contents::Parameters(_))
+}
+
 impl<'p, 'a> Unit<'p, 'a> {
     fn bytes(&self) -> &'p [u8] {
         let data = bytes_of(&self.import.contents);
@@ -31,7 +36,7 @@ impl<'p, 'a> Unit<'p, 'a> {
     }
 
     fn is_area(&self) -> bool {
-        matches!(self.import.contents, Contents::Parameters(_))
+        is_area(self.import)
     }
 
     fn is_zero(&self) -> bool {
@@ -120,7 +125,9 @@ fn sorted<'p, 'a>(plan: &'p LaunchPlan<'a>) -> Vec<&'p Import<'a>> {
 
 fn units<'s, 'p, 'a>(imports: &'s [&'p Import<'a>]) -> impl Iterator<Item = Unit<'p, 'a>> + 's {
     imports.iter().flat_map(|&import| {
-        (0..import.len / PAGE).map(move |page| Unit {
+        // A parameter area is one unit: its length is no measure of the file's.
+        let count = if is_area(import) { 1 } else { import.len / PAGE };
+        (0..count).map(move |page| Unit {
             gpa: import.gpa + page * PAGE,
             import,
         })

@@ -47,8 +47,9 @@ pub(crate) fn find(plan: &LaunchPlan<'_>, memory: &Memory<'_, '_>, payload: Payl
         found.imported(memory, x64::CONFIG_BLOB_GPA, PAGE_SIZE, "uefi configuration");
     }
     volumes(plan, memory, &mut found);
+    let mut tables = BTreeSet::new();
     for (context, _) in plan.vp_contexts() {
-        page_tables(memory, &context.state, &mut found);
+        page_tables(memory, &context.state, &mut tables, &mut found);
         if let Some((base, len)) = gdt(&context.state) {
             found.imported(memory, base, len, "global descriptor table");
         }
@@ -177,12 +178,11 @@ fn volume(memory: &Memory<'_, '_>, gpa: u64) -> Option<(u64, &'static str)> {
     fits.then_some((len, name))
 }
 
-/// Page tables below CR3 (APM2 5.3). An encryption bit in an entry is skipped over.
-fn page_tables(memory: &Memory<'_, '_>, state: &VpState<'_>, found: &mut Found) {
+/// Page tables below CR3 (APM2 5.3) that no other VP showed. An encryption bit in an entry is skipped over.
+fn page_tables(memory: &Memory<'_, '_>, state: &VpState<'_>, seen: &mut BTreeSet<u64>, found: &mut Found) {
     let Some(root) = long_mode_root(state) else {
         return;
     };
-    let mut seen = BTreeSet::new();
     let mut todo = vec![(root, 4_u8)];
     while let Some((entry, level)) = todo.pop() {
         let Some(gpa) = table_address(memory, entry) else {

@@ -229,7 +229,7 @@ fn labels(view: &PlatformView, inside: &[Placed<'_>], end: u64) -> Vec<Loose> {
     let mut labels: Vec<Loose> = Vec::new();
     for piece in inside {
         let text = format!(
-            "{}{:<14} {}",
+            "{}{:<16}{}",
             address(piece.start, piece.end - piece.start),
             piece.class.name(),
             piece.name

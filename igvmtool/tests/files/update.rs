@@ -203,7 +203,7 @@ fn uefi_image_moves_its_entry_with_it() {
 }
 
 /// A bzImage of `sectors` sectors of code, filled with `byte`, for 1 MiB.
-fn bzimage(byte: u8, len: usize) -> Vec<u8> {
+pub(crate) fn bzimage(byte: u8, len: usize) -> Vec<u8> {
     let mut image = vec![0; 1024];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
     put(0x1F1, &[1]);
@@ -223,7 +223,7 @@ fn bzimage(byte: u8, len: usize) -> Vec<u8> {
     image
 }
 
-fn linux_file(kernel: &[u8], initrd: &[u8], cmdline: &str) -> Vec<u8> {
+pub(crate) fn linux_file(kernel: &[u8], initrd: &[u8], cmdline: &str) -> Vec<u8> {
     let layout = MemoryLayout {
         machine: Machine::Linux,
         ram: vec![GpaRange::new(0, 256 << 20)],

@@ -7,15 +7,19 @@
 use crate::cli::{DeviceArgs, DiskArg, NetArg, NvmeArg};
 use openvmm_defs::{DiskConfig, PciConfig, PciDeviceConfig, PciDeviceKind, TapConfig, VmbusConfig};
 
-/// VMBus, which takes the disks that name no other controller.
-pub(super) fn vmbus(args: &mut DeviceArgs) -> VmbusConfig {
+/// VMBus, which takes the disks that name no other controller, and the network interfaces.
+pub(super) fn vmbus(args: &mut DeviceArgs, deterministic: bool) -> Result<VmbusConfig, String> {
     let (scsi, others) = std::mem::take(&mut args.disk)
         .into_iter()
         .partition(|disk| disk.on.is_none() && disk.root_complex.is_none());
     args.disk = others;
     let scsi: Vec<DiskArg> = scsi;
     let scsi = scsi.into_iter().map(image);
-    VmbusConfig { scsi: scsi.collect() }
+    let nics = taps(std::mem::take(&mut args.net), deterministic)?;
+    Ok(VmbusConfig {
+        scsi: scsi.collect(),
+        nics,
+    })
 }
 
 /// What the options ask for.
@@ -53,19 +57,9 @@ pub(super) fn pci(args: DeviceArgs, deterministic: bool) -> Result<PciConfig, St
             PciDeviceKind::Nvme(namespaces),
         );
     }
-    let taps = args
-        .net
-        .into_iter()
-        .chain(args.virtio_net)
-        .filter_map(|net| match net {
-            NetArg::None => None,
-            NetArg::Tap(name) => Some(name),
-        });
-    for (index, interface) in taps.enumerate() {
-        refuse_if(deterministic, "--net", "what arrives on a network")?;
-        let mac = mac(&interface);
-        let kind = PciDeviceKind::VirtioNet(TapConfig { interface, mac });
-        add(format!("virtio-net{index}"), None, kind);
+    let nets = args.net.into_iter().chain(args.virtio_net).collect();
+    for (index, tap) in taps(nets, deterministic)?.into_iter().enumerate() {
+        add(format!("virtio-net{index}"), None, PciDeviceKind::VirtioNet(tap));
     }
     if args.virtio_rng {
         add("virtio-rng".into(), None, PciDeviceKind::VirtioRng);
@@ -75,6 +69,21 @@ pub(super) fn pci(args: DeviceArgs, deterministic: bool) -> Result<PciConfig, St
         add("virtio-vsock".into(), None, PciDeviceKind::VirtioVsock(vsock));
     }
     Ok(config)
+}
+
+/// The tap interfaces among `nets`.
+fn taps(nets: Vec<NetArg>, deterministic: bool) -> Result<Vec<TapConfig>, String> {
+    let interfaces = nets.into_iter().filter_map(|net| match net {
+        NetArg::None => None,
+        NetArg::Tap(name) => Some(name),
+    });
+    interfaces
+        .map(|interface| {
+            refuse_if(deterministic, "--net", "what arrives on a network")?;
+            let mac = mac(&interface);
+            Ok(TapConfig { interface, mac })
+        })
+        .collect()
 }
 
 fn refuse_if(deterministic: bool, option: &str, what: &str) -> Result<(), String> {
