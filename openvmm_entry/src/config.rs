@@ -113,7 +113,10 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
     let mut entropy = EntropySource::new(cli.machine.deterministic);
     let hv_kernel = cli.machine.hv && matches!(load, LoadMode::Linux { .. });
     let mut devices = cli.devices;
-    let vmbus = hv_kernel.then(|| devices::vmbus(&mut devices));
+    let vmbus = hv_kernel
+        .then(|| devices::vmbus(&mut devices, cli.machine.deterministic.is_some()))
+        .transpose()
+        .map_err(UsageError)?;
     let config = Config {
         machine: if hv_kernel { Machine::HyperV } else { machine(&load) },
         test_exit: cli.machine.test_exit
