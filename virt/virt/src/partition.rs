@@ -18,7 +18,7 @@ pub struct Capabilities {
     pub deterministic: bool,
     /// Guest physical address width in bits.
     pub phys_bits: u8,
-    /// Frequency of the guest's TSC, where it is known before a VP exists.
+    /// Frequency of the guest's TSC, where it is fixed.
     pub tsc_hz: Option<u64>,
     /// The TSC is the partition's clock: it starts at 0 with it, and stops with it.
     pub tsc_is_clock: bool,

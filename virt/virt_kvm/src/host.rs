@@ -4,6 +4,7 @@
 use crate::cpuid;
 use crate::partition::KvmPartition;
 use crate::probe::{self, Probe};
+use crate::tsc;
 use kvm_sys::bindings as kb;
 use kvm_sys::{API_VERSION, KvmError, RealSys, Sys, System};
 use std::sync::Arc;
@@ -36,14 +37,15 @@ pub struct Kvm {
     leaves: Arc<Vec<kb::kvm_cpuid_entry2>>,
     phys_bits: u8,
     max_vps: u32,
+    tsc_hz: Option<u64>,
 }
 
 impl std::fmt::Debug for Kvm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "Kvm {{ phys_bits {}, max_vps {} }}",
-            self.phys_bits, self.max_vps
+            "Kvm {{ phys_bits {}, max_vps {}, tsc_hz {:?} }}",
+            self.phys_bits, self.max_vps, self.tsc_hz
         )
     }
 }
@@ -78,6 +80,7 @@ impl Kvm {
             probe::host_virtualisation(),
         );
         Ok(Self {
+            tsc_hz: tsc::frequency(&system).map_err(host)?,
             system: Arc::new(system),
             phys_bits: cpuid::phys_bits(&leaves),
             leaves: Arc::new(leaves),
@@ -101,7 +104,7 @@ impl Hypervisor for Kvm {
             x2apic: false,
             deterministic: false,
             phys_bits: self.phys_bits,
-            tsc_hz: None,
+            tsc_hz: self.tsc_hz,
             tsc_is_clock: false,
         }
     }

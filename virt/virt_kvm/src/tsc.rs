@@ -5,9 +5,24 @@
 //! itself wrote; the counter stops when the clock stops. Where KVM cannot shift it (Linux before 5.16, and
 //! software-nested KVM, which accepts an offset and ignores it) it is the host's and runs on.
 
-use kvm_sys::{KvmError, Vcpu, host_tsc};
+use guest_memory::GuestMemory;
+use kvm_sys::{KvmError, System, Vcpu, VmType, host_tsc};
+use std::io;
 use std::sync::Mutex;
 use virt::Clock;
+
+/// Frequency of the counter of every VP, from a VM that is thrown away; `None` where the host's own counter
+/// has no fixed one.
+pub(crate) fn frequency(system: &System) -> Result<Option<u64>, KvmError> {
+    let memory = |e| KvmError::new("memory to ask for the tsc frequency", io::Error::other(e));
+    let ram = GuestMemory::allocate(&[(0, 0x1000)]).map_err(memory)?;
+    let vm = system.create_vm(VmType::Default, &ram)?;
+    match Vcpu::new(&vm, 0)?.tsc_khz() {
+        Ok(khz) => Ok((khz > 0).then(|| khz * 1000)),
+        Err(error) if error.errno() == Some(libc::EIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
 
 /// The offset that the VPs of a partition share.
 #[derive(Debug, Default)]

@@ -8,13 +8,12 @@
 use crate::Ram;
 use crate::cpuid;
 use crate::guest_time::GuestTime;
-use crate::spin::SpinWatch;
+use crate::spin::{SpinWatch, thread_time};
 use crate::trace::Adapter;
 use crate::world::{Last, NS_PER_INSTRUCTION, Shared, World};
 use chipset_device::{VpBus, VpIndex};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
 use virt::activity::{self, Activity, Step};
 use virt::{ExecutionTrace, PartitionConfig, PlainLaunch, RunError, Runner, VpDebug, VpSignals, VpStop};
 use x86defs::{X86State, rflags};
@@ -57,10 +56,10 @@ struct Vp {
 impl Vp {
     /// Says so when the guest seems to spin.
     fn watch(&mut self, vp: VpIndex) {
-        if let Some((low, high)) = self.spin.sample(self.cpu.rip(), Instant::now()) {
+        if let Some((low, high)) = self.spin.sample(self.cpu.rip(), thread_time()) {
             tracing::warn!(
-                "vp {vp} has run nothing but the code at {low:#x}..={high:#x} for 10 s; it seems to wait for \
-                 something there{}",
+                "vp {vp} has run nothing but the code at {low:#x}..={high:#x} for 10 s of cpu time; it seems to \
+                 wait for something there{}",
                 self.last
             );
         }
@@ -117,7 +116,7 @@ impl SoftRunner {
                 Vp {
                     cpu,
                     activity: Activity::WaitForSipi,
-                    spin: SpinWatch::new(Instant::now()),
+                    spin: SpinWatch::new(thread_time()),
                     last: Last::default(),
                     time: GuestTime::default(),
                 }
@@ -236,7 +235,7 @@ impl SoftRunner {
             Exit::Hlt => {
                 let this = &mut self.vps[vp as usize];
                 this.activity = Activity::Halted;
-                this.spin.restart(this.cpu.rip(), Instant::now());
+                this.spin.restart(this.cpu.rip(), thread_time());
                 Ok(Ran::Over)
             }
             Exit::TripleFault => Err(VpStop::TripleFault { vp }),

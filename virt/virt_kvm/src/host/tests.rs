@@ -135,6 +135,27 @@ fn vp_counts_outside_the_hosts_range_are_refused() {
 }
 
 #[test]
+fn the_tsc_frequency_is_known_and_is_what_the_host_counts() {
+    let Ok(kvm) = Kvm::open() else {
+        eprintln!("skipped: no kvm");
+        return;
+    };
+    let Some(hz) = kvm.capabilities().tsc_hz else {
+        eprintln!("skipped: the host's counter has no fixed frequency");
+        return;
+    };
+    let (start, first) = (std::time::Instant::now(), kvm_sys::host_tsc());
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let seconds = start.elapsed().as_secs_f64();
+    let counted = kvm_sys::host_tsc().wrapping_sub(first) as f64 / seconds;
+    let ratio = counted / hz as f64;
+    assert!(
+        (0.95..1.05).contains(&ratio),
+        "{hz} Hz said, {counted:.0} Hz counted"
+    );
+}
+
+#[test]
 fn the_probe_says_in_one_line_what_it_found() {
     let Ok(kvm) = Kvm::open() else {
         eprintln!("skipped: no kvm");

@@ -152,7 +152,8 @@ fn count(i: &Instruction, before: &Registers) -> u64 {
     let raw = match i.op_kind(last) {
         OpKind::Register => before.gpr[1],
         OpKind::Memory => 0,
-        _ => i.immediate(last),
+        // String operands, branch targets: no count.
+        _ => i.try_immediate(last).unwrap_or(0),
     };
     raw & if bits(i) == 64 { 63 } else { 31 }
 }
