@@ -4,6 +4,10 @@
 //! Always true: a kernel that is there already is kept; one that cannot be had is said so, and the tests
 //! that need it skip with that reason.
 
+mod newer;
+
+pub(crate) use newer::fetch_newer_ovmf;
+
 use crate::command::{Cmd, installed};
 use crate::workspace;
 use anyhow::{Context, Result, bail};

@@ -39,6 +39,7 @@ pub(crate) fn install() {
     install_sev_snp_measure();
     install_sev_judge();
     debian::fetch_kernel();
+    debian::fetch_newer_ovmf();
 }
 
 /// Installs the packages whose file is not there; what cannot be had is printed with its consequence.

@@ -14,6 +14,7 @@ mod hyperv;
 mod linux;
 mod ovmf;
 mod ovmf_linux;
+mod ovmf_newer;
 mod ovmf_terminal;
 mod reboot;
 mod transfers;
