@@ -32,6 +32,10 @@ trait Image: Send + Sync {
     fn size(&self) -> u64;
     /// Fills pieces of RAM.
     fn read(&self, ram: &DmaMemory, offset: u64, pieces: Pieces<'_>) -> io::Result<()>;
+    /// Fills pieces of RAM if that takes no waiting; `false` when it would.
+    fn read_now(&self, _ram: &DmaMemory, _offset: u64, _pieces: Pieces<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Writes pieces of RAM.
     fn write(&self, ram: &DmaMemory, offset: u64, pieces: Pieces<'_>) -> io::Result<()>;
     /// Returns when everything written before is on stable storage.
@@ -201,6 +205,12 @@ impl Disk {
     pub fn read(&self, ram: &DmaMemory, offset: u64, pieces: Pieces<'_>) -> io::Result<()> {
         self.check(offset, total(pieces)?)?;
         self.image.read(ram, offset, pieces)
+    }
+
+    /// Like [`Disk::read`] if that takes no waiting; `false` when it would, and then the pieces hold anything.
+    pub fn read_now(&self, ram: &DmaMemory, offset: u64, pieces: Pieces<'_>) -> io::Result<bool> {
+        self.check(offset, total(pieces)?)?;
+        self.image.read_now(ram, offset, pieces)
     }
 
     /// Writes pieces of RAM from `offset` on.

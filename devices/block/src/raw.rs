@@ -48,6 +48,10 @@ impl Image for RawDisk {
         ram.read_file(&self.file, offset, pieces)
     }
 
+    fn read_now(&self, ram: &DmaMemory, offset: u64, pieces: Pieces<'_>) -> io::Result<bool> {
+        ram.read_file_now(&self.file, offset, pieces)
+    }
+
     fn write(&self, ram: &DmaMemory, offset: u64, pieces: Pieces<'_>) -> io::Result<()> {
         ram.write_file(&self.file, offset, pieces)
     }

@@ -30,6 +30,8 @@ pub(crate) const COMMON_LEN: usize = 0x40;
 pub(crate) struct Shared {
     pub(crate) core: Mutex<Core>,
     pub(crate) interrupts: Interrupts,
+    /// The device has work that takes no waiting.
+    pub(crate) works_at_once: bool,
     /// Rings the device's thread; without one, VPs do the work.
     pub(crate) bell: Option<Arc<Bell>>,
 }
@@ -38,9 +40,24 @@ impl Shared {
     /// The driver has put something into a queue.
     pub(crate) fn notify(&self) {
         match &self.bell {
-            Some(bell) => bell.ring(),
+            Some(bell) => {
+                if !self.work_now() {
+                    bell.ring();
+                }
+            }
             None => self.work_here(),
         }
+    }
+
+    /// Does what takes no waiting; `false` when there is more.
+    fn work_now(&self) -> bool {
+        if !self.works_at_once {
+            return false;
+        }
+        // While the device's thread is at work, it takes what is new.
+        self.core
+            .try_lock()
+            .is_ok_and(|mut core| core.work_now(&self.interrupts))
     }
 
     /// Works on the thread that asks. A driver cannot add to its queues meanwhile, so they are empty after as many
@@ -128,19 +145,36 @@ impl Core {
         for queue in &mut self.queues {
             queue.quiet()?;
         }
-        let mut progress = self.device.process(&mut self.queues)?;
+        let progress = self.device.process(&mut self.queues)?;
+        let came = self.settle(interrupts)?;
+        Ok(if came { Progress::More } else { progress })
+    }
+
+    /// Does what takes no waiting; `false` when there is more.
+    fn work_now(&mut self, interrupts: &Interrupts) -> bool {
+        if !self.runs() {
+            return true;
+        }
+        let done = self.device.process_now(&mut self.queues);
+        let settled = done.and_then(|done| Ok(!self.settle(interrupts)? && done));
+        settled.unwrap_or_else(|error| {
+            self.fail(&error, interrupts);
+            true
+        })
+    }
+
+    /// Interrupts for what was returned, and notifications again; whether chains came meanwhile.
+    fn settle(&mut self, interrupts: &Interrupts) -> Result<bool, QueueError> {
         for queue in &mut self.queues {
             if queue.take_interrupt()? {
                 interrupts.queue(queue.vector);
             }
         }
+        let mut came = false;
         for queue in &mut self.queues {
-            let came = queue.listen()?;
-            if came && progress == Progress::Idle {
-                progress = Progress::More;
-            }
+            came |= queue.listen()?;
         }
-        Ok(progress)
+        Ok(came)
     }
 
     fn fail(&mut self, error: &QueueError, interrupts: &Interrupts) {

@@ -32,6 +32,17 @@ pub trait VirtioDevice: Send {
     /// watched became ready; queues that the driver has not enabled have nothing to pop.
     fn process(&mut self, queues: &mut [VirtQueue]) -> Result<Progress, QueueError>;
 
+    /// Does what takes no waiting, on the VP that notifies, before the device's thread is woken; `true` when nothing is
+    /// left. Only asked when [`VirtioDevice::works_at_once`].
+    fn process_now(&mut self, _queues: &mut [VirtQueue]) -> Result<bool, QueueError> {
+        Ok(false)
+    }
+
+    /// Some of its work takes no waiting. Waking a thread costs more than that work.
+    fn works_at_once(&self) -> bool {
+        false
+    }
+
     /// What to wait for besides notifications. Only asked on a thread of its own.
     fn watches(&self) -> Vec<Watch> {
         Vec::new()

@@ -87,11 +87,13 @@ impl VirtioPci {
             device.class(),
             wiring.threads || device.needs_thread(),
         );
+        let works_at_once = device.works_at_once();
         let core = Core::new(name, device, &wiring.ram).map_err(io::Error::other)?;
         let msix = Msix::new(core.msix_vectors, wiring.msi);
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             interrupts: Interrupts::new(msix.clone(), wiring.line),
+            works_at_once,
             bell: threaded.then(Bell::new).transpose()?,
         });
         let bar = VirtioBar {

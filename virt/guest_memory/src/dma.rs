@@ -42,6 +42,12 @@ impl DmaMemory {
         file_io::read(&self.memory, file, offset, pieces)
     }
 
+    /// Like [`DmaMemory::read_file`], but only as far as the host has the data in memory; `false` when it would have to
+    /// wait for some of it, and then the pieces hold anything.
+    pub fn read_file_now(&self, file: &File, offset: u64, pieces: &[(u64, u32)]) -> io::Result<bool> {
+        file_io::read_now(&self.memory, file, offset, pieces)
+    }
+
     /// Writes the `(gpa, length)` pieces to `file` at `offset`, without a copy in between. A piece outside RAM is
     /// refused before anything moves.
     pub fn write_file(&self, file: &File, offset: u64, pieces: &[(u64, u32)]) -> io::Result<()> {

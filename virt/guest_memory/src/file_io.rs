@@ -33,6 +33,33 @@ pub(crate) fn read(memory: &GuestMemory, file: &File, offset: u64, pieces: &[(u6
     done
 }
 
+/// Fills `pieces` from what the host has in memory of `file`; `false` when that is not all of it, and then some of
+/// them may be filled.
+pub(crate) fn read_now(
+    memory: &GuestMemory,
+    file: &File,
+    offset: u64,
+    pieces: &[(u64, u32)],
+) -> io::Result<bool> {
+    let vectors = vectors(memory, pieces)?;
+    let wanted: usize = vectors.iter().map(|v| v.iov_len).sum();
+    let Ok(at) = libc::off_t::try_from(offset) else {
+        return Ok(false);
+    };
+    if vectors.len() > BATCH {
+        return Ok(false);
+    }
+    let (fd, count) = (file.as_raw_fd(), vectors.len() as libc::c_int);
+    // SAFETY: as in `transfer`.
+    let moved = unsafe { libc::preadv2(fd, vectors.as_ptr(), count, at, libc::RWF_NOWAIT) };
+    for slice in slices(memory, pieces) {
+        let slice = slice?;
+        slice.bitmap().mark_dirty(0, slice.len());
+    }
+    // Hosts and file systems that cannot tell refuse; the caller then waits for the data.
+    Ok(usize::try_from(moved).is_ok_and(|moved| moved == wanted))
+}
+
 /// Writes `pieces` to `file` at `offset`.
 pub(crate) fn write(memory: &GuestMemory, file: &File, offset: u64, pieces: &[(u64, u32)]) -> io::Result<()> {
     transfer(file, offset, vectors(memory, pieces)?, Direction::FromRam)
@@ -166,6 +193,22 @@ mod tests {
         assert!(memory.dma().write_file(&file, 0, &[(u64::MAX - 3, 8)]).is_err());
         let end = memory.dma().read_file(&file, 0x1FFF, &[(0, 2)]).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn what_the_host_has_in_memory_is_read_without_waiting() {
+        let memory = GuestMemory::allocate(&[(0, 0x4000)]).unwrap();
+        let file = file_of(&[0x3C; 0x2000]);
+        let read = |pieces: &[(u64, u32)], at| memory.dma().read_file_now(&file, at, pieces);
+        // A file system may refuse to tell; then nothing is claimed.
+        if read(&[(0x10, 0x800), (0x1800, 0x800)], 0x100).unwrap() {
+            let mut byte = [0; 2];
+            memory.read(0x1FFE, &mut byte).unwrap();
+            assert_eq!(byte, [0x3C; 2]);
+            assert_ne!(memory.page(1).unwrap().generation.load(Ordering::Relaxed), 0);
+        }
+        assert!(!read(&[(0, 0x1000)], 0x1800).unwrap(), "past the end");
+        assert!(read(&[(0x3FFF, 2)], 0).is_err(), "not RAM");
     }
 
     #[test]
