@@ -32,6 +32,8 @@ pub(crate) struct Devices {
     pub(crate) nmi: Box<dyn Fn() + Send>,
     /// Asks the guest to power off; says how.
     pub(crate) shutdown: Box<dyn Fn() -> &'static str + Send>,
+    /// The last lines of the firmware's log; empty when there is none.
+    pub(crate) firmware_log: Box<dyn Fn() -> String + Send>,
 }
 
 /// Launches the guest again over zeroed memory and reset devices.
@@ -405,6 +407,10 @@ impl Worker<'_> {
         let mut text = format!("the guest has crashed: {how}\n{}", self.dump().await?);
         for range in &self.vm.error_ranges {
             text += &error_range(range, &self.vm.memory);
+        }
+        let log = (self.vm.devices.firmware_log)();
+        if !log.is_empty() {
+            let _ = write!(text, "the end of the firmware's log:\n{log}");
         }
         Ok(text.trim_end().to_owned())
     }

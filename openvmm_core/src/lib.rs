@@ -38,6 +38,7 @@ mod serial;
 mod testing;
 mod timer_thread;
 mod trace;
+mod uefi_devices;
 mod variables;
 mod vm;
 mod vmbus_devices;

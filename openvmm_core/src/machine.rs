@@ -10,6 +10,7 @@ use crate::hyperv_machine;
 use crate::layout::FOUR_GIB;
 use crate::load::Files;
 use crate::pci_devices;
+use crate::uefi_devices;
 use crate::vmbus_devices;
 use crate::serial::{InputSink, SerialBridge, SerialEnd};
 use crate::variables;
@@ -19,8 +20,9 @@ use chipset::machine::{self, MachineConfig, World};
 use chipset::rtc::CmosMemory;
 use chipset::uart::{SerialIo, Uart};
 use guest_memory::GuestMemory;
-use openvmm_defs::{Config, MemoryLayout};
+use openvmm_defs::{Config, MemoryLayout, UefiSettings};
 use std::sync::{Arc, Mutex, PoisonError};
+use uefi_device::UefiDevice;
 use virt::Capabilities;
 use vmbus::VmBus;
 use vm_loaders::ovmf::VariableStore;
@@ -33,6 +35,7 @@ pub(crate) struct Machine {
     /// What VPs talk to.
     pub(crate) chipset: Arc<Chipset>,
     vmbus: Option<Arc<VmBus>>,
+    uefi: Option<Arc<Mutex<UefiDevice>>>,
     pm: Option<Arc<Mutex<PowerManagement>>>,
     pending_input: Vec<Pending>,
 }
@@ -43,6 +46,8 @@ pub(crate) struct MachineSource<'v> {
     pub(crate) layout: &'v MemoryLayout,
     /// What is booted; fw_cfg hands parts of it over.
     pub(crate) files: &'v Files,
+    /// Settings of Microsoft's UEFI, where it is what boots.
+    pub(crate) uefi: Option<&'v UefiSettings>,
     /// Where a file keeps the firmware's variables.
     pub(crate) variables: Option<&'v VariableStore>,
     /// RAM, for devices that reach it on their own.
@@ -61,6 +66,7 @@ pub(crate) fn build(
         config,
         layout,
         files,
+        uefi,
         variables,
         memory,
         serial,
@@ -91,6 +97,9 @@ pub(crate) fn build(
         let bus = |config| vmbus_devices::add(&mut composition, config, hyperv, &world, memory.dma());
         vmbus = config.vmbus.as_ref().map(bus).transpose()?;
     }
+    let uefi = uefi
+        .map(|settings| uefi_devices::add(&mut composition, config, settings, &world, memory.dma()))
+        .transpose()?;
     let boot_order = pci_devices::add(&mut composition, config, layout, &memory.dma())?;
     if layout.machine == openvmm_defs::Machine::Ovmf
         && let Some(pci) = &composition.pci
@@ -119,6 +128,7 @@ pub(crate) fn build(
     let pm = composition.pm.clone();
     Ok(Machine {
         vmbus,
+        uefi,
         pm,
         chipset: Arc::new(composition.build()),
         pending_input,
@@ -148,6 +158,16 @@ impl Machine {
         })
     }
 
+    /// The last lines of the firmware's log; empty where there is none.
+    fn firmware_log(&self) -> Box<dyn Fn() -> String + Send> {
+        let uefi = self.uefi.clone();
+        Box::new(move || {
+            uefi.as_ref().map_or_else(String::new, |uefi| {
+                uefi.lock().unwrap_or_else(PoisonError::into_inner).last_lines()
+            })
+        })
+    }
+
     /// The worker's view.
     pub(crate) fn devices(&self) -> Devices {
         let [reset, inspect, nmi] = [(); 3].map(|()| self.chipset.clone());
@@ -156,6 +176,7 @@ impl Machine {
             inspect: Box::new(move || inspect.inspect()),
             nmi: Box::new(move || nmi.lapics().inject_nmi(0)),
             shutdown: self.shutdown(),
+            firmware_log: self.firmware_log(),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) fn config() -> Config {
         pci: PciConfig::default(),
         vmbus: None,
         vars: None,
+        nvram: None,
         on: EndActions::default(),
         bios_guid: uuid::Uuid::nil(),
         deterministic: None,

@@ -129,6 +129,10 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
             config: &config,
             layout: &layout,
             files: &files,
+            uefi: match &payload {
+                Payload::Uefi(settings) => Some(settings),
+                Payload::Parameters => None,
+            },
             variables: loaded.variables.as_ref(),
             memory: memory.clone(),
             serial,

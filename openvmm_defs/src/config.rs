@@ -31,6 +31,8 @@ pub struct Config {
     pub vmbus: Option<VmbusConfig>,
     /// The file that keeps the variables of OVMF (`--vars`); `None` keeps them in RAM until a reset.
     pub vars: Option<PathBuf>,
+    /// The file that keeps the variables of Microsoft's UEFI (`--nvram`); `None` keeps them for this VM only.
+    pub nvram: Option<PathBuf>,
     /// What guest-initiated ends do.
     pub on: EndActions,
     /// BIOS GUID, made once per VM.

@@ -86,6 +86,9 @@ pub(crate) struct BootArgs {
     /// Keeps the variables of OVMF in this file, which is made from the firmware image if it is not there.
     #[arg(long, value_name = "FILE")]
     pub(crate) vars: Option<PathBuf>,
+    /// Keeps the variables of Microsoft's UEFI in this file, which is made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nvram: Option<PathBuf>,
     /// Boot a Linux kernel directly: bzImage, or ELF with a PVH note; with --ovmf, through the firmware.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,

@@ -135,6 +135,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         pci: devices::pci(devices, cli.machine.deterministic.is_some()).map_err(UsageError)?,
         vmbus,
         vars: cli.boot.vars,
+        nvram: cli.boot.nvram,
         on: end_actions(&cli.run),
         bios_guid: bios_guid(&mut entropy)?,
         deterministic: cli.machine.deterministic,

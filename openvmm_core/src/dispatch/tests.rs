@@ -168,6 +168,7 @@ fn fake_vm(
                 nmis.fetch_add(1, Ordering::SeqCst);
             }),
             shutdown: Box::new(|| "asked"),
+            firmware_log: Box::new(String::new),
         },
         memory,
         timers: Some(TimerThread::spawn(clock.clone(), TimerQueue::new()).unwrap()),

@@ -76,6 +76,15 @@ const SOURCES: &[Rule] = &[
         "--vars keeps the variables of OVMF; add --ovmf FILE or --igvm type=ovmf,path=FILE, or drop --vars",
     ),
     (
+        |c| {
+            c.boot.nvram.is_some()
+                && !c.boot.uefi
+                && !c.igvm_is_uefi()
+                && c.igvm_type() != Some(IgvmType::Auto)
+        },
+        "--nvram keeps the variables of Microsoft's UEFI; add --uefi or --igvm type=uefi,path=FILE, or drop --nvram",
+    ),
+    (
         |c| c.boot.igvm_personality.is_some() && c.boot.igvm.is_none(),
         "--igvm-personality says what is in an igvm file; add --igvm FILE",
     ),

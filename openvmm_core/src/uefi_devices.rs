@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+//! The device of Microsoft's UEFI, from the configuration: variables, and where they are kept.
+//!
+//! Always true: the variables that put the console on a serial port are there before the firmware asks, unless
+//! the file has others. Not here: what the device does (`uefi_device`).
+
+use crate::entropy::EntropySource;
+use anyhow::Context;
+use chipset::PortWidth;
+use chipset::machine::{Composition, World};
+use chipset_device::Device;
+use guest_memory::DmaMemory;
+use openvmm_defs::{Config, UefiConsoleMode, UefiSettings};
+use std::sync::{Arc, Mutex};
+use uefi_device::{ComPort, PORTS, UefiConfig, UefiDevice, UefiWorld, console_variables};
+use uefi_nvram::Nvram;
+
+/// Makes the seed of a deterministic VM's device differ from that of its launch.
+const SEED: u64 = 0x5EED_0F_0EF1;
+
+/// Adds the device to `machine`.
+pub(crate) fn add(
+    machine: &mut Composition,
+    config: &Config,
+    settings: &UefiSettings,
+    world: &World,
+    memory: DmaMemory,
+) -> anyhow::Result<Arc<Mutex<UefiDevice>>> {
+    let mut entropy = EntropySource::new(config.deterministic.map(|seed| seed ^ SEED));
+    let mut generation_id = [0; 16];
+    entropy.fill(&mut generation_id)?;
+    let nvram = nvram(config, settings)?;
+    let device = world.timed(|timer| {
+        let world = UefiWorld {
+            memory,
+            clock: world.clock.clone(),
+            timer,
+            power: world.power.clone(),
+            random: Box::new(move |bytes| entropy.fill(bytes).map_err(|error| error.to_string())),
+        };
+        UefiDevice::new(UefiConfig { nvram, generation_id }, world)
+    });
+    machine
+        .builder
+        .add_ports("uefi", PORTS, PortWidth::Any, device.clone())?;
+    machine
+        .builder
+        .add_device("uefi", device.clone() as Arc<Mutex<dyn Device>>);
+    Ok(device)
+}
+
+fn nvram(config: &Config, settings: &UefiSettings) -> anyhow::Result<Nvram> {
+    let mut nvram = match &config.nvram {
+        Some(path) => Nvram::open(path).with_context(|| format!("--nvram {}", path.display()))?,
+        None => Nvram::new(),
+    };
+    let port = match settings.console_mode {
+        UefiConsoleMode::Com1 => Some(ComPort::Com1),
+        UefiConsoleMode::Com2 => Some(ComPort::Com2),
+        UefiConsoleMode::Default | UefiConsoleMode::None => None,
+    };
+    for (key, variable) in port.map(console_variables).into_iter().flatten() {
+        if let Err(status) = nvram.preset(&key, variable) {
+            anyhow::bail!("--nvram: no room for the variable {key}: {status:?}");
+        }
+    }
+    Ok(nvram)
+}
