@@ -5,7 +5,9 @@ pub(crate) mod against;
 
 use crate::failure::{Failure, Outcome};
 use crate::{opened, progress};
-use launch_digest::{Digest, Measurement, Options, Profile, Subject, first_difference_of, measure_among};
+use launch_digest::{
+    Digest, Measurement, Options, Profile, Subject, first_difference_of, measure_among, profile_digests,
+};
 use launch_plan::{Isolation, LaunchPlan};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -203,13 +205,7 @@ fn other_profiles(
     if matches!(plan.facts.isolation, Isolation::Tdx | Isolation::Vsm) {
         return Ok(out);
     }
-    for other in Profile::ALL.into_iter().filter(|p| *p != this.profile) {
-        let options = Options {
-            profile: other,
-            vp_count: Some(this.vp_count),
-            trace: false,
-        };
-        let digest = measure_among(plan, others, &options)?.digest;
+    for (other, digest) in profile_digests(plan, others, this.vp_count)? {
         if digest == this.digest {
             continue;
         }

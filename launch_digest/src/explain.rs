@@ -65,6 +65,26 @@ impl fmt::Display for Explanation {
     }
 }
 
+/// The digest of every profile for `vp_count` VPs, in the order of [`Profile::ALL`]. Contents of SEV-SNP pages
+/// are hashed once for all of them.
+pub fn profile_digests(
+    plan: &LaunchPlan<'_>,
+    others: &[LaunchPlan<'_>],
+    vp_count: u32,
+) -> Result<Vec<(Profile, Digest)>, MeasureError> {
+    let cache = Cache::of(plan);
+    let digest = |profile: Profile| {
+        let subject = Subject {
+            plan,
+            others,
+            vp_count,
+            rules: profile.rules(),
+        };
+        Ok((profile, Digest(cache.digest(&subject)?)))
+    };
+    Profile::ALL.into_iter().map(digest).collect()
+}
+
 /// Looks for what gives `expected`. `others` are the plans of the same file's other platforms; `vp_count`
 /// is the guest's, by default as many as the image has contexts.
 pub fn explain(

@@ -55,7 +55,7 @@ pub mod report;
 
 pub use difference::{Difference, Reading, first_difference, first_difference_of};
 pub use events::{Event, Measured, PageClass, Subject};
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, explain, profile_digests};
 pub use launch_measure::{MeasureContext, launch_measure};
 pub use measure::{
     Digest, MeasureError, Measurement, Options, TraceStep, measure, measure_among, vmsa_issues,

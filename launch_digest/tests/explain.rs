@@ -2,7 +2,7 @@
 //! Each row of sev.md 2.9 is explained from the foreign digest alone: on the published vectors where there
 //! is one, on small plans otherwise.
 
-use launch_digest::{Digest, Options, Profile, explain, measure, measure_among};
+use launch_digest::{Digest, Options, Profile, explain, measure, measure_among, profile_digests};
 use launch_plan::{
     Arch, Contents, Import, Isolation, LaunchPlan, Origin, PageKind, ParameterArea, PlanBuilder,
     PlatformFacts, VpContext, VpState,
@@ -334,5 +334,27 @@ fn other_platforms_are_explained_too() {
             text.contains("page 0x9000 normal (test) comes before page 0x1000 normal (test)"),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn digests_of_all_profiles_at_once_are_those_of_each() {
+    for name in [
+        "g1-snp-all-kinds.igvm",
+        "g2-snp-area2p.igvm",
+        "g9-seves.igvm",
+        "g12-multi.igvm",
+    ] {
+        let bytes = std::fs::read(data(name)).unwrap();
+        let file = File::read(&bytes).unwrap();
+        for platform in file.platforms() {
+            let plan = file.plan(platform.isolation).unwrap();
+            if plan.facts.isolation == Isolation::Native {
+                continue;
+            }
+            for (profile, all) in profile_digests(&plan, &[], 2).unwrap() {
+                assert_eq!(all, digest(&plan, profile, Some(2)), "{name} {}", profile.name());
+            }
+        }
     }
 }
