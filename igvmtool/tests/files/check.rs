@@ -234,7 +234,7 @@ fn qemu() -> Vec<Known> {
         Known(
             "initial data is ignored",
             with(native, |p| {
-                p.import(area(0x30_0000, &[], b"x".to_vec()), HERE).unwrap()
+                p.import(area(0x30_0000, &[], b"x".to_vec()), HERE).unwrap();
             }),
             "qemu-11",
             true,
