@@ -7,4 +7,5 @@ mod hosts;
 mod order;
 mod outcome;
 mod real;
+mod refusals;
 mod rig;

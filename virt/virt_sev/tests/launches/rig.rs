@@ -113,7 +113,17 @@ pub(crate) fn launch(
     plan: &LaunchPlan<'_>,
     vps: u32,
 ) -> Result<LaunchSummary, String> {
-    let sev = Sev::on_model(model, platform, Options::default()).map_err(|e| e.to_string())?;
+    launch_with(model, (platform, Options::default()), plan, vps)
+}
+
+/// The same with options.
+pub(crate) fn launch_with(
+    model: &Arc<ModelSys>,
+    (platform, options): (Platform, Options),
+    plan: &LaunchPlan<'_>,
+    vps: u32,
+) -> Result<LaunchSummary, String> {
+    let sev = Sev::on_model(model, platform, options).map_err(|e| e.to_string())?;
     let memory = GuestMemory::allocate(&[(0, RAM)]).unwrap();
     let mut host = HostValues::new(vps);
     host.set(ParameterKind::VpCount, vps.to_le_bytes().to_vec());
