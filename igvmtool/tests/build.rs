@@ -68,7 +68,9 @@ fn s(path: &Path) -> &str {
 }
 
 fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../manifests")
+        .join(name)
 }
 
 fn ok(done: (Option<i32>, String, String)) -> String {
@@ -79,12 +81,18 @@ fn ok(done: (Option<i32>, String, String)) -> String {
 fn errors(bytes: &[u8]) -> Vec<String> {
     let file = File::read(bytes).unwrap();
     let problems = file.check().into_iter();
-    problems.filter(|p| p.severity() == Severity::Error).map(|p| p.to_string()).collect()
+    problems
+        .filter(|p| p.severity() == Severity::Error)
+        .map(|p| p.to_string())
+        .collect()
 }
 
 fn platforms(bytes: &[u8]) -> Vec<&'static str> {
     let file = File::read(bytes).unwrap();
-    file.platforms().iter().map(|platform| platform.isolation.name()).collect()
+    file.platforms()
+        .iter()
+        .map(|platform| platform.isolation.name())
+        .collect()
 }
 
 #[test]
@@ -96,7 +104,10 @@ fn the_uefi_manifest_builds_without_a_filter_and_documents_lie_beside_it() {
     let bytes = dir.built();
     assert_eq!(platforms(&bytes), ["vsm", "tdx", "snp"]);
     assert_eq!(errors(&bytes), [""; 0]);
-    assert_eq!((&json["schema"], &json["bytes"]), (&1.into(), &bytes.len().into()));
+    assert_eq!(
+        (&json["schema"], &json["bytes"]),
+        (&1.into(), &bytes.len().into())
+    );
     // The judge reads the same file and measures TDX as we do.
     let judge = igvm::IgvmFile::new_from_binary(&bytes, None).unwrap();
     let mrtd = igvm::measurement::generate_tdx_measurement(judge.directives(), 2).unwrap();
@@ -110,8 +121,14 @@ fn the_uefi_manifest_builds_without_a_filter_and_documents_lie_beside_it() {
         let embedded = bytes.windows(document.len()).any(|window| window == document);
         assert!(embedded, "{file} is in the file, too");
     }
-    let snp = File::read(&bytes).unwrap().plan(launch_plan::Isolation::Snp).unwrap();
-    assert_eq!((snp.facts.policy, snp.facts.shared_gpa_boundary), (Some(0xB_001F), 1 << 39));
+    let snp = File::read(&bytes)
+        .unwrap()
+        .plan(launch_plan::Isolation::Snp)
+        .unwrap();
+    assert_eq!(
+        (snp.facts.policy, snp.facts.shared_gpa_boundary),
+        (Some(0xB_001F), 1 << 39)
+    );
 }
 
 #[test]
@@ -128,7 +145,16 @@ fn the_ovmf_manifest_makes_one_file_for_five_platforms_and_equals_wrap() {
     assert_eq!(errors(&built), [""; 0]);
     let wrapped = dir.path("wrapped.igvm");
     let mut command = Command::new(env!("CARGO_BIN_EXE_igvmtool"));
-    command.args(["wrap", OVMF, "-o", s(&wrapped), "--vp-count", "4", "--policy", "tdx=2"]);
+    command.args([
+        "wrap",
+        OVMF,
+        "-o",
+        s(&wrapped),
+        "--vp-count",
+        "4",
+        "--policy",
+        "tdx=2",
+    ]);
     for platform in ["native", "sev", "sev-es", "sev-snp", "tdx"] {
         command.args(["--platform", platform]);
     }
@@ -148,7 +174,11 @@ fn provenance_names_every_input_and_is_the_same_everywhere() {
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["manifest"]["name"], "uefi-x64.json");
     assert_eq!(json["resources"][0]["name"], "uefi");
-    let sum = Command::new("sha256sum").arg(dir.path("MSVM.fd")).output().unwrap().stdout;
+    let sum = Command::new("sha256sum")
+        .arg(dir.path("MSVM.fd"))
+        .output()
+        .unwrap()
+        .stdout;
     let sum = std::str::from_utf8(&sum[..64]).unwrap();
     assert_eq!(json["resources"][0]["sha256"], sum);
     let line = format!("uefi sha256:{sum}");
@@ -171,18 +201,30 @@ fn manifest(isolation: &str, image: &str) -> String {
 fn a_vbs_guest_carries_its_measurement_and_measure_compares_it() {
     let dir = Dir::new();
     let resource = format!("uefi={}", s(&dir.firmware()));
-    let text = manifest(r#"{"vbs": {"enable_debug": true}}"#, r#"{"uefi": {"config_type": "none"}}"#);
+    let text = manifest(
+        r#"{"vbs": {"enable_debug": true}}"#,
+        r#"{"uefi": {"config_type": "none"}}"#,
+    );
     let path = dir.write("m.json", text);
     let json: Value = serde_json::from_str(&ok(dir.build(&path, &resource, &["--json"]))).unwrap();
     let bytes = dir.built();
     assert_eq!(errors(&bytes), [""; 0]);
-    let plan = File::read(&bytes).unwrap().plan(launch_plan::Isolation::Vsm).unwrap();
+    let plan = File::read(&bytes)
+        .unwrap()
+        .plan(launch_plan::Isolation::Vsm)
+        .unwrap();
     let measurement = plan.endorsements.vbs_measurement.unwrap();
     assert_eq!((measurement.security_version, measurement.policy_flags), (3, 1));
-    let hex: String = measurement.digest[..32].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = measurement.digest[..32]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     assert_eq!(json["platforms"][0]["launch_digest"], hex);
     let measure = |path: &Path| {
-        let done = Command::new(env!("CARGO_BIN_EXE_igvmtool")).args(["measure", s(path)]).output().unwrap();
+        let done = Command::new(env!("CARGO_BIN_EXE_igvmtool"))
+            .args(["measure", s(path)])
+            .output()
+            .unwrap();
         String::from_utf8(done.stdout).unwrap()
     };
     let shown = measure(&dir.path("out.igvm"));
@@ -192,7 +234,10 @@ fn a_vbs_guest_carries_its_measurement_and_measure_compares_it() {
     let last = tampered.len() - 1;
     tampered[last] ^= 1;
     let shown = measure(&dir.write("tampered.igvm", tampered));
-    assert!(shown.contains("the file's vbs measurement names digest"), "{shown}");
+    assert!(
+        shown.contains("the file's vbs measurement names digest"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -247,7 +292,11 @@ fn combinations_that_nobody_defined_are_refused_at_their_place() {
             r#"{"ovmf": {}}"#,
             "needs the resource ovmf",
         ),
-        (r#"{"sev": {"policy": "5"}}"#.to_owned(), uefi, "3:40: invalid value: string \"5\""),
+        (
+            r#"{"sev": {"policy": "5"}}"#.to_owned(),
+            uefi,
+            "3:40: invalid value: string \"5\"",
+        ),
     ] {
         let path = dir.write("m.json", manifest(&isolation, image));
         let (code, _, err) = dir.build(&path, &resource, &[]);
