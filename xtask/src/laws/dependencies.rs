@@ -133,6 +133,14 @@ const RULES: &[Rule] = &[
         why: "every KVM call goes through kvm_sys, so that the model can stand under it",
     },
     Rule {
+        law: "model-predicts-nothing",
+        who: &["kvm_model"],
+        but: &[],
+        on: &["launch_*", "vm_loaders", "virt", "virt_*", "igvm"],
+        reach: Reach::Program,
+        why: "the model computes digests from the bytes that it is handed; predictions are what it judges",
+    },
+    Rule {
         law: "one-instruction-engine",
         who: &["*"],
         but: &["x86emu"],

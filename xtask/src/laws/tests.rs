@@ -208,6 +208,15 @@ fn second_door_to_kvm_is_refused() {
 }
 
 #[test]
+fn model_that_uses_predictions_is_refused() {
+    let rows = [
+        ours("kvm_model", "virt/kvm_model", &[("launch_digest", None)]),
+        ours("launch_digest", "launch_digest", &[]),
+    ];
+    assert_breaks(&rows, "model-predicts-nothing", "kvm_model -> launch_digest");
+}
+
+#[test]
 fn second_instruction_engine_is_refused() {
     let rows = [
         ours("virt_kvm", "virt/virt_kvm", &[("iced-x86", None)]),

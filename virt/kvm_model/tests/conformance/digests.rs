@@ -3,9 +3,8 @@
 //! predicts. The model shares no code with the predictions.
 
 use crate::rig::*;
-use guest_memory::GuestMemory;
-use kvm_model::{FakeHost, ModelSys};
-use kvm_sys::{Fd, Node, Sys};
+use kvm_model::FakeHost;
+use kvm_sys::Fd;
 use launch_digest::{Options, measure};
 use launch_plan::{
     Arch, Contents, Import, Isolation, LaunchPlan, Origin, PageContents, PageKind, PlanBuilder,
@@ -131,24 +130,13 @@ impl How {
 }
 
 fn rig(plan: &LaunchPlan<'_>, how: How) -> Rig {
-    let model = ModelSys::new(if how.legacy {
+    let host = if how.legacy {
         FakeHost::linux_6_9()
     } else {
         FakeHost::snp()
-    });
-    let kvm = model.open(Node::Kvm).unwrap();
-    let sev = model.open(Node::Sev).unwrap();
-    let vm_type = if how.legacy { 0 } else { how.vm_type };
-    let vm = Fd(model.ioctl_value(kvm, number(CREATE_VM), vm_type).unwrap());
-    let memory = GuestMemory::allocate(&ram(plan)).unwrap();
-    let rig = Rig {
-        model,
-        kvm,
-        sev,
-        vm,
-        memory,
-        memfd: Fd(-1),
     };
+    let rig = Rig::over(host, if how.legacy { 0 } else { how.vm_type }, &ram(plan));
+    let vm = rig.vm;
     let init = if how.legacy {
         (how.vm_type - SEV) as u32
     } else {

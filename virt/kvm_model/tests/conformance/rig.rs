@@ -87,11 +87,16 @@ pub(crate) fn le64(bytes: &[u8], at: usize) -> u64 {
 impl Rig {
     /// A host with a VM of a type, not initialised.
     pub(crate) fn bare(host: FakeHost, vm_type: u64) -> Self {
+        Self::over(host, vm_type, &[(0, RAM)])
+    }
+
+    /// The same with other RAM, which is not mapped.
+    pub(crate) fn over(host: FakeHost, vm_type: u64, ram: &[(u64, u64)]) -> Self {
         let model = ModelSys::new(host);
         let kvm = model.open(Node::Kvm).unwrap();
         let sev = model.open(Node::Sev).unwrap();
         let vm = Fd(model.ioctl_value(kvm, number(CREATE_VM), vm_type).unwrap());
-        let memory = GuestMemory::allocate(&[(0, RAM)]).unwrap();
+        let memory = GuestMemory::allocate(ram).unwrap();
         Self {
             model,
             kvm,
