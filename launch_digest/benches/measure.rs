@@ -87,12 +87,12 @@ fn main() {
     let sha384 = best(|| {
         bytes
             .chunks(PAGE)
-            .for_each(|page| _ = black_box(Sha384::digest(page)))
+            .for_each(|page| _ = black_box(Sha384::digest(page)));
     });
     let sha256 = best(|| {
         bytes
             .chunks(PAGE)
-            .for_each(|page| _ = black_box(Sha256::digest(page)))
+            .for_each(|page| _ = black_box(Sha256::digest(page)));
     });
     println!(
         "  sha2 on one thread: SHA-384 {:.0} MiB/s, SHA-256 {:.0} MiB/s",

@@ -2,7 +2,7 @@
 //! The table itself. That every cell is what a launch does is shown by `vmm_tests` (`isolation`).
 
 use super::*;
-use launch_plan::{Arch, NativeContext, PlanBuilder, PlatformFacts, VpContext, VpState};
+use launch_plan::{Arch, PlanBuilder, PlatformFacts, VpContext, VpState};
 
 const HERE: Origin = Origin::Header {
     index: 7,
@@ -44,7 +44,7 @@ fn refusal_names_directive_platform_and_offset() {
     let context = VpContext {
         vp: 0,
         gpa: 0,
-        state: VpState::Native(Box::new(NativeContext::default())),
+        state: VpState::Native(Box::default()),
     };
     builder.vp_context(context, HERE).unwrap();
     let error = check_support(&builder.finish()).unwrap_err();
