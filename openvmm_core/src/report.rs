@@ -161,10 +161,12 @@ pub(crate) fn end_json(ended: &Ended, done: &Done) -> Value {
 
 /// What an isolated launch gave.
 pub(crate) fn launched_json(summary: &LaunchSummary) -> Value {
+    // As other tools write digests: without spaces.
+    let text = |digest: &[u8]| registers::hex(digest).replace(' ', "");
     json!({
         "by": summary.by,
-        "digest": registers::hex(&summary.digest),
-        "platform_digest": summary.platform_digest.as_deref().map(registers::hex),
+        "digest": text(&summary.digest),
+        "platform_digest": summary.platform_digest.as_deref().map(text),
         "policy": summary.policy,
         "notes": summary.notes,
         "memory": summary.memory.iter().map(|range| json!({

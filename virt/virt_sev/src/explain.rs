@@ -4,6 +4,7 @@
 use crate::firmware::{self, status};
 use crate::host::Offer;
 use crate::platform::Platform;
+use kvm_sys::FirmwareVersion;
 
 /// A step of a launch that talks to KVM or the firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,18 @@ pub(crate) struct Situation<'s> {
     pub(crate) asids: u32,
     /// Bytes of guest memory.
     pub(crate) memory: u64,
+    /// Where it tells.
+    pub(crate) firmware: Option<FirmwareVersion>,
+}
+
+impl Situation<'_> {
+    /// The firmware, with its version if that is known.
+    fn firmware_name(&self) -> String {
+        self.firmware.map_or_else(
+            || "the firmware".to_owned(),
+            |version| format!("firmware {}.{}", version.major, version.minor),
+        )
+    }
 }
 
 /// An answer: the kernel's error number and, with EIO, the firmware's status (0 when it was not asked).
@@ -93,8 +106,9 @@ fn specific(step: Step, answer: Answer, s: &Situation<'_>) -> Option<String> {
             )
         }
         (Step::Start, _, status::POLICY_FAILURE) => format!(
-            "the firmware refused policy {:#x}: its minimum version, or SMT (bit 16 of a SEV-SNP policy) being on, is the \
-             usual cause",
+            "{} refused policy {:#x}: its minimum version, or SMT (bit 16 of a SEV-SNP policy) being on, is the usual \
+             cause",
+            s.firmware_name(),
             s.policy
         ),
         (Step::Start, libc::EINVAL, _) if platform == Platform::Snp => {
@@ -185,6 +199,7 @@ mod tests {
             offer: &OFFER,
             asids: 99,
             memory: 64 << 20,
+            firmware: None,
         };
         explain(step, Answer { errno, firmware }, &situation, "CALL: words")
     }

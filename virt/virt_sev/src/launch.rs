@@ -16,7 +16,7 @@ use crate::platform::Platform;
 use crate::registers;
 use guest_memory::GuestMemory;
 use kvm_sys::bindings::kvm_cpuid_entry2 as Leaf;
-use kvm_sys::{KvmError, SignalsHeld, Vcpu, Vm};
+use kvm_sys::{FirmwareVersion, KvmError, SignalsHeld, Vcpu, Vm};
 use launch_plan::{BoundImport, BoundPlan, PageKind};
 use std::sync::Arc;
 
@@ -61,6 +61,7 @@ impl Launch<'_> {
                 offer: &self.host.offer,
                 asids: self.asids,
                 memory: self.memory.regions().iter().map(|region| region.len).sum(),
+                firmware: FirmwareVersion::read(&self.host.sev).ok(),
             };
             let answer = Answer {
                 errno: error.errno().unwrap_or(0),

@@ -57,8 +57,7 @@ fn model_that_offers_too_much() -> Arc<ModelSys> {
 #[test]
 fn a_cpuid_page_of_ours_is_submitted_again_as_the_firmware_corrects_it() {
     let plan = small_plan(Platform::Snp, 1);
-    let model = model_that_offers_too_much();
-    let summary = launch(&model, Platform::Snp, &plan, 1).unwrap();
+    let summary = launch(&model_that_offers_too_much(), Platform::Snp, &plan, 1).unwrap();
     let corrections: Vec<_> = summary
         .notes
         .iter()
@@ -73,7 +72,7 @@ fn a_cpuid_page_of_ours_is_submitted_again_as_the_firmware_corrects_it() {
         Some(summary.digest),
         "its contents are not measured"
     );
-    let plain = launch(&crate::rig::model(), Platform::Snp, &plan, 1).unwrap();
+    let plain = launch(&model(), Platform::Snp, &plan, 1).unwrap();
     assert!(
         plain.notes.iter().all(|n| !n.starts_with("cpuid page: ")),
         "{:?}",
@@ -98,7 +97,7 @@ fn a_cpuid_page_of_the_file_is_refused_with_every_line() {
         contents: Contents::Bytes(page.into()),
     };
     builder.import(import, Origin::Host("test")).unwrap();
-    let message = launch(&crate::rig::model(), Platform::Snp, &builder.finish(), 1).unwrap_err();
+    let message = launch(&model(), Platform::Snp, &builder.finish(), 1).unwrap_err();
     for line in [
         "test: the firmware refused the cpuid page at gpa 0x5000",
         "cpuid page: leaf 0x7.0 ebx is 0x4, firmware accepts 0x",

@@ -50,7 +50,7 @@ fn policies_that_the_firmware_refuses_are_explained() {
     ] {
         let message = on(FakeHost::snp(), Platform::Snp, Some(policy));
         let text = format!(
-            "starting the launch: the firmware refused policy {policy:#x}: its minimum version, or SMT"
+            "starting the launch: firmware 1.55 refused policy {policy:#x}: its minimum version, or SMT"
         );
         assert!(message.starts_with(&text), "{message}");
     }

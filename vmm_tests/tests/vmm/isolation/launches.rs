@@ -220,3 +220,22 @@ fn one_file_of_five_platforms_is_launched_as_each_of_them() {
     assert!(tdx.stderr.contains("--isolation tdx is measure only"), "{tdx:?}");
     assert_eq!(measured(file.path(), "tdx", 4).len(), 96);
 }
+
+#[test]
+fn the_report_holds_digest_policy_and_page_states() {
+    let file = files::guest(&[Isolation::Snp], 1);
+    let report = file.beside("report.json");
+    let ended = launched(&on_model("snp", file.path()).args(["--report", report.to_str().unwrap()]));
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    let launch = &json["launch"];
+    assert_eq!(launch["digest"], field(&ended.stdout, "digest"));
+    assert_eq!(launch["platform_digest"], launch["digest"]);
+    assert_eq!(launch["policy"], 0x3_0000);
+    let states = launch["memory"].as_array().unwrap();
+    assert!(
+        states
+            .iter()
+            .any(|range| range["gpa"] == 0x10_0000 && range["state"] == "guest-valid"),
+        "{states:?}"
+    );
+}
