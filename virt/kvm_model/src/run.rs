@@ -100,8 +100,10 @@ impl Machine<'_> {
     fn step(&mut self, n: usize, step: &GuestStep, (at, user): (u64, User)) -> Next {
         match step {
             GuestStep::Validate { gpa, pages, valid } => {
-                let all =
-                    (0..*pages).try_for_each(|page| self.pvalidate(gpa + page * PAGE_LEN, *valid).map(drop));
+                let all = (0..*pages).try_for_each(|page| {
+                    self.pvalidate(gpa.wrapping_add(page * PAGE_LEN), *valid)
+                        .map(drop)
+                });
                 accessed(all.map(|()| Vec::new()), at, user)
             }
             GuestStep::Read { gpa, len, side } => {

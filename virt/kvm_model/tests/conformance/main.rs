@@ -6,6 +6,7 @@ mod id_block;
 mod init;
 mod legacy;
 mod memory;
+mod random;
 mod rig;
 mod snp;
 mod view;
