@@ -2,8 +2,8 @@
 //! What memory holds: firmware volumes, OVMF's tables, page tables, zero pages and the like, recognised in
 //! a plan's own bytes.
 //!
-//! Always true: looking is bounded (sixteen thousand places, a thousand tables, 16 MiB of OVMF image)
-//! whatever the file; what is not recognised gets no name, never a wrong one by its address alone. Not
+//! Always true: looking is bounded (two thousand places, a thousand tables, 16 MiB of OVMF image) whatever
+//! the file, so that of a large one only little is read; what is not recognised gets no name, never a wrong one by its address alone. Not
 //! here: deciding what the image is (`vm_loaders::detect`).
 
 use super::memory::Memory;
@@ -18,8 +18,10 @@ use vm_loaders::uefi::x64;
 use x86defs::paging::{PAGE_BYTES, PAGE_SIZE, PTE_ADDR, PTE_P, PTE_PS};
 use x86defs::state::gpr;
 
-/// Places that are looked at for firmware volumes.
-const MAX_PLACES: usize = 1 << 14;
+/// Places that are looked at for firmware volumes, and for other beginnings.
+const MAX_PLACES: usize = 1 << 11;
+/// Places within one run: the first 16 MiB of it, as long as no volume is found.
+const MAX_PLACES_OF_RUN: usize = 1 << 8;
 /// Firmware volumes start at multiples of this within an image.
 const VOLUME_STEP: u64 = 1 << 16;
 /// Page tables that are followed.
@@ -143,8 +145,10 @@ fn volumes(plan: &LaunchPlan<'_>, memory: &Memory<'_, '_>, found: &mut Found) {
         }
         let end = run.gpa.saturating_add(run.len);
         let mut at = run.gpa;
-        while at < end && places < MAX_PLACES {
+        let mut places_of_run = 0;
+        while at < end && places < MAX_PLACES && places_of_run < MAX_PLACES_OF_RUN {
             places += 1;
+            places_of_run += 1;
             let next = match volume(memory, at) {
                 Some((len, name)) => {
                     found.add(at, len, name);
