@@ -218,7 +218,8 @@ fn much_data_goes_both_ways_at_once_within_the_credit() {
         }
     }
     assert!(got == bytes);
-    (read.join().unwrap(), write.join().unwrap());
+    read.join().unwrap();
+    write.join().unwrap();
 }
 
 #[test]
