@@ -131,14 +131,12 @@ fn unknown_words_list_the_known_ones() {
         &text,
         "m.json:2:21: unknown variant `x86`, expected `x64` or `aarch64`",
     );
-    let text = x64("\"sev\"", UEFI);
-    assert_refused(
-        &text,
-        "m.json:6:27: unknown variant `sev`, expected one of `none`, `vbs`, `snp`, `tdx`",
-    );
-    let text = x64("\"none\"", r#"{"ovmf": {}}"#);
-    let known = "expected one of `none`, `uefi`, `openhcl`, `linux`, `snp_linux_direct`, `flat`";
-    assert_refused(&text, &format!("m.json:7:20: unknown variant `ovmf`, {known}"));
+    let text = x64("\"cca\"", UEFI);
+    let known = "expected one of `none`, `vbs`, `sev`, `sev_es`, `snp`, `tdx`";
+    assert_refused(&text, &format!("m.json:6:27: unknown variant `cca`, {known}"));
+    let text = x64("\"none\"", r#"{"bios": {}}"#);
+    let known = "expected one of `none`, `uefi`, `openhcl`, `linux`, `snp_linux_direct`, `ovmf`, `flat`";
+    assert_refused(&text, &format!("m.json:7:20: unknown variant `bios`, {known}"));
     let text = x64("\"none\"", r#"{"uefi": {"config_type": "blob"}}"#);
     assert_refused(
         &text,
