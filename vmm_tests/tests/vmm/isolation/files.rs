@@ -93,8 +93,8 @@ pub(super) fn with_contexts(isolation: Isolation, contexts: Vec<(u32, Vec<u8>)>)
 pub(super) fn second_context_for_the_first_vp(file: &Path) -> TestFile {
     let mut bytes = std::fs::read(file).unwrap();
     let read = vm_loaders::igvm::File::read(&bytes).unwrap();
-    let contexts = read.headers().iter().filter(|raw| raw.typ == 0x304);
-    let second = contexts.last().unwrap().content_offset() as usize;
+    let mut contexts = read.headers().iter().filter(|raw| raw.typ == 0x304);
+    let second = contexts.next_back().unwrap().content_offset() as usize;
     // gpa u64, mask u32, file offset u32, vp index u16
     bytes[second + 16..second + 18].fill(0);
     bytes[20..24].fill(0);
