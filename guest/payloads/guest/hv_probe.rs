@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod hv_bios;
 mod hv_hypercalls;
 mod hv_interface;
 mod hv_time;
@@ -20,6 +21,7 @@ guest_rt::entry!(main);
 
 fn main(_entry: &Entry) -> End {
     start("hv_probe");
+    hv_bios::check_early();
     hv_interface::check_leaves();
     hv_time::check_reference_counter();
     lapic::enable();
@@ -31,6 +33,9 @@ fn main(_entry: &Entry) -> End {
     hv_time::check_one_shot();
     hv_time::check_reference_page();
     hv_interface::check_other_registers();
+    hv_bios::check_variables();
+    hv_bios::check_platform();
+    hv_bios::check_end();
     hv_interface::tear_down();
     End::PowerOff
 }
