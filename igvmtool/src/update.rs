@@ -49,8 +49,14 @@ pub(crate) struct Args {
     /// Initial data of a parameter area. Repeatable.
     #[arg(long, value_name = "AREA=FILE", group = "change", value_parser = area_data)]
     parameter_data: Vec<(u32, PathBuf)>,
-    /// Takes a platform out. Repeatable.
-    #[arg(long, value_name = "PLATFORM", group = "change", value_parser = platform)]
+    /// Takes a platform out. Repeatable. A step of its own: contents change before or after it.
+    #[arg(
+        long,
+        value_name = "PLATFORM",
+        group = "change",
+        value_parser = platform,
+        conflicts_with_all = ["kernel", "initrd", "cmdline", "firmware", "parameter_data", "merge"]
+    )]
     strip: Vec<Isolation>,
     /// Adds the platforms of another file that this one has not. Repeatable.
     #[arg(long, value_name = "FILE", group = "change")]
@@ -150,7 +156,6 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let file = opened::read(&mapped)?;
     let inputs = Inputs::read(args)?;
     let mut edit = Edit::new(&file);
-    drop_headers(&mut edit, &args.drop)?;
     if let Some(policy) = args.policy {
         set_policy(&mut edit, args.platform, policy)?;
     }
@@ -171,6 +176,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         let other = opened::read(other)?;
         platforms::merge(&mut edit, &other)?;
     }
+    // Last, because changing a header that was taken out would bring it back.
+    drop_headers(&mut edit, &args.drop)?;
     for index in edit.unknown_headers() {
         eprintln!("igvmtool: note: header {index} is of an unknown optional type and stays as it is");
     }

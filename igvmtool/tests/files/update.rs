@@ -152,6 +152,7 @@ fn platforms_are_stripped_and_merged() {
         );
     }
     work.refused(&["--strip", "native"], "the file has no platform native");
+    work.refused(&["--strip", "tdx", "--merge", &other], "cannot be used with");
     work.refused(&["--strip", "snp", "--strip", "tdx"], "[platform-none]");
 }
 
