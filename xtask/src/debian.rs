@@ -6,7 +6,7 @@
 
 mod newer;
 
-pub(crate) use newer::fetch_newer_ovmf;
+pub(crate) use newer::{archive, fetch_newer_ovmf};
 
 use crate::command::{Cmd, installed};
 use crate::workspace;
@@ -44,7 +44,9 @@ pub(crate) fn fetch_kernel() {
 }
 
 fn has_stub() -> bool {
-    folder().join("usr/lib/systemd/boot/efi/linuxx64.efi.stub").is_file()
+    folder()
+        .join("usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+        .is_file()
 }
 
 fn has_kernel() -> bool {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! `cargo xtask run [ovmf|linux]`: from a fresh clone to a guest on the terminal.
+//! `cargo xtask run [ovmf|linux|debian]`: from a fresh clone to a guest on the terminal.
 //!
 //! Always true: what a guest is made of is fetched or built first, its files are in `out/run`, and the
 //! last line printed before the guest is the `openvmm` command, ready to be pasted. Not here: how the
@@ -15,8 +15,8 @@ use anyhow::Result;
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// `ovmf` boots Debian's OVMF to its shell, `linux` Debian's cloud kernel from a disk; without either,
-    /// our UEFI probe. Then more arguments for openvmm, for example `-p 2 --hypervisor soft`.
+    /// `ovmf` boots Debian's OVMF to its shell, `linux` Debian's cloud kernel from a disk, `debian` a whole
+    /// system made by debootstrap (needs root); without one of them, our UEFI probe. Then more arguments for openvmm, for example `-p 2 --hypervisor soft`.
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -30,6 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (guest, given) = match args.words.split_first() {
         Some((first, rest)) if first == "ovmf" => (debian_guests::ovmf()?, rest),
         Some((first, rest)) if first == "linux" => (debian_guests::linux()?, rest),
+        Some((first, rest)) if first == "debian" => (debian_guests::distribution()?, rest),
         _ => (uefi_probe()?, &args.words[..]),
     };
     Cmd::new(

@@ -29,9 +29,7 @@ pub(crate) fn fetch_newer_ovmf() {
 }
 
 fn fetch(suite: &str, package: &str) -> Result<()> {
-    let format = ["indextargets", "--format", "$(SITE)", "Created-By: Packages"];
-    let sites = Cmd::new("apt-get", format).output()?;
-    let site = archive_of(&sites).context("apt-get knows no Debian archive")?;
+    let site = archive()?;
     let folder = folder().join(suite);
     for part in ["lists/partial", "cache/archives/partial"] {
         let path = folder.join("apt").join(part);
@@ -55,6 +53,14 @@ fn fetch(suite: &str, package: &str) -> Result<()> {
     Cmd::new("sh", ["-c", script, "sh", &path, package])
         .args(options)
         .run()
+}
+
+/// The archive that this system's packages come from.
+pub(crate) fn archive() -> Result<String> {
+    let format = ["indextargets", "--format", "$(SITE)", "Created-By: Packages"];
+    let sites = Cmd::new("apt-get", format).output()?;
+    let site = archive_of(&sites).context("apt-get knows no Debian archive")?;
+    Ok(site.to_owned())
 }
 
 /// The archive of the distribution itself among the sites of all sources.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! Debian's OVMF in an IGVM file, and Debian's kernel on a disk that this firmware boots.
+//! Debian's OVMF in an IGVM file, and Debian's kernel on a disk that this firmware boots, alone or with a
+//! whole system.
 //!
 //! Always true: packages are fetched by Debian's own tools, and one that cannot be had is an error that
 //! names it. Not here: which files those are (`guest_images::debian`).
@@ -41,6 +42,64 @@ pub(super) fn linux() -> Result<Guest> {
     let image = esp_disk(&[("EFI/BOOT/BOOTX64.EFI", &kernel)])?;
     std::fs::write(&disk, image).with_context(|| disk.display().to_string())?;
     Ok(guest(&file, &["--disk", &workspace::shown(&disk)]))
+}
+
+/// The suite whose kernel and OVMF the other guests use.
+const SUITE: &str = "bookworm";
+/// Packages beyond the smallest system.
+const SYSTEM: &str = "--include=systemd,systemd-sysv,udev,login,util-linux,passwd";
+/// Goes on from the initial RAM file system to the system on the second disk.
+const SWITCH: &str = "mount -t ext4 /dev/vdb /mnt\n\
+     for i in proc sys dev; do mount --move /$i /mnt/$i; done\nexec switch_root /mnt /sbin/init\n";
+
+/// A system that debootstrap makes, systemd and all, up to its own login.
+pub(super) fn distribution() -> Result<Guest> {
+    debian::fetch_kernel();
+    let kernel = images::kernel(&[debian::kernel_folder(), PathBuf::from("/boot")])?;
+    let file = wrapped()?;
+    let system = system_disk()?;
+    let modules = [&images::VIRTIO_PCI[..], &["virtio_blk"]].concat();
+    let initramfs = images::initramfs(&kernel, &modules, SWITCH)?;
+    let kernel = images::uki(&kernel, &initramfs, "console=ttyS0")?;
+    let disk = folder()?.join("debian-esp.img");
+    let image = esp_disk(&[("EFI/BOOT/BOOTX64.EFI", &kernel)])?;
+    std::fs::write(&disk, image).with_context(|| disk.display().to_string())?;
+    let (disk, system) = (workspace::shown(&disk), workspace::shown(&system));
+    Ok(guest(&file, &["--disk", &disk, "--disk", &system]))
+}
+
+/// The system's disk; made once, and changed by the guest from then on.
+fn system_disk() -> Result<PathBuf> {
+    let disk = folder()?.join("debian.img");
+    if disk.is_file() {
+        return Ok(disk);
+    }
+    let programs = [
+        ("debootstrap", "/usr/sbin/debootstrap"),
+        ("e2fsprogs", "/usr/sbin/mkfs.ext4"),
+    ];
+    tools::install_packages(&programs, "the system is made with them");
+    let root = folder()?.join("debian-root");
+    let path = root.display().to_string();
+    Cmd::new("debootstrap", ["--variant=minbase", SYSTEM, SUITE, &path])
+        .args([debian::archive()?])
+        .run()?;
+    // Root logs in without a password.
+    let shadow = root.join("etc/shadow");
+    Cmd::new(
+        "sed",
+        ["-i", "s/^root:[^:]*:/root::/", &shadow.display().to_string()],
+    )
+    .run()?;
+    let new = disk.with_extension("new");
+    Cmd::new(
+        "mkfs.ext4",
+        ["-q", "-F", "-d", &path, &new.display().to_string(), "1G"],
+    )
+    .run()?;
+    std::fs::rename(&new, &disk).with_context(|| disk.display().to_string())?;
+    std::fs::remove_dir_all(&root).with_context(|| path)?;
+    Ok(disk)
 }
 
 fn folder() -> Result<PathBuf> {
