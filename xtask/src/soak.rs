@@ -101,6 +101,15 @@ const SOAKS: &[Soak] = &[
         chunk: 2000,
     },
     Soak {
+        name: "uefi-device",
+        about: "random commands, descriptors, logs and events of the UEFI device, 1000 on each: no panic, names that end",
+        package: "uefi_device",
+        example: "uefi_fuzz",
+        programs: &[],
+        count: 10_000,
+        chunk: 1000,
+    },
+    Soak {
         name: "kill-vars",
         about: "VMs killed while they write UEFI variables: no variable that was reported written is lost",
         package: "vmm_tests",

@@ -235,11 +235,11 @@ fn query() {
 /// Boots that this VM's variables have seen: what was written is there after a reset.
 fn count_boots() {
     memory::write_u32(VALUE, 0);
-    let status = get("Boots", OURS, 4);
+    let status = get("Starts", OURS, 4);
     let boots = if status == 0 { memory::read_u32(VALUE) } else { 0 };
     info("boots-before", format_args!("{boots}"));
     memory::write_u32(VALUE, boots + 1);
-    equal("nvram-count-boot", set("Boots", OURS, USUAL, 4), 0);
+    equal("nvram-count-boot", set("Starts", OURS, USUAL, 4), 0);
 }
 
 /// What AcpiPlatform and the random number library do.
@@ -285,11 +285,11 @@ pub(crate) fn check_end() {
     write(0x30, VALUE as u32);
     write(0x2C, 0);
     (0..8).for_each(|i| memory::write_u64(DESCRIPTOR + i * 8, 0));
-    equal("nvram-boot-only", set("BootOnly", OURS, 3, 4), 0);
+    equal("nvram-boot-only", set("StartOnly", OURS, 3, 4), 0);
     equal("nvram-runtime", send(5), 0);
-    equal("nvram-hidden-at-runtime", get("BootOnly", OURS, 4), NOT_FOUND);
-    equal("nvram-refused-at-runtime", set("BootOnly", OURS, 3, 4), INVALID);
-    equal("nvram-visible-at-runtime", get("Boots", OURS, 4), 0);
+    equal("nvram-hidden-at-runtime", get("StartOnly", OURS, 4), NOT_FOUND);
+    equal("nvram-refused-at-runtime", set("StartOnly", OURS, 3, 4), INVALID);
+    equal("nvram-visible-at-runtime", get("Starts", OURS, 4), 0);
 }
 
 fn put_bytes(gpa: u64, bytes: &[u8]) {

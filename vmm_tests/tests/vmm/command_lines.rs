@@ -234,6 +234,11 @@ const TABLE: &[(&str, i32, &str)] = &[
         "openvmm: --vars keeps the variables of OVMF; add --ovmf FILE or --igvm type=ovmf,path=FILE, or drop --vars",
     ),
     (
+        "--kernel k --nvram v",
+        2,
+        "openvmm: --nvram keeps the variables of Microsoft's UEFI; add --uefi or --igvm type=uefi,path=FILE, or drop --nvram",
+    ),
+    (
         "--kernel k --vars v",
         2,
         "openvmm: --vars keeps the variables of OVMF; add --ovmf FILE or --igvm type=ovmf,path=FILE, or drop --vars",

@@ -25,6 +25,27 @@ on_every_backend! {
     }
 }
 
+/// Variables outlive the process that wrote them; the console's are there from the beginning.
+#[test]
+fn variables_are_in_their_file() {
+    let file = files::hv_probe();
+    let nvram = file.beside("nvram");
+    for boots in ["0", "1", "2"] {
+        let vm = Vm::builder(vmm_tests::Backend::Soft).uefi_igvm(file.path());
+        let mut vm = vm.args(TWO_GIB).args(["--nvram", arg(&nvram)]).start();
+        let report = vm.report();
+        report.assert_all_ok();
+        assert_eq!(report.info("boots-before"), boots);
+        assert_eq!(report.info("con-out"), "0");
+        let ended = vm.wait_for_exit();
+        assert_eq!(ended.code, 0);
+        for line in ["hv_probe logs an error", "Boot0007: no boot loader"] {
+            let line = format!("firmware: {line}");
+            assert!(ended.stderr.contains(&line), "{}", ended.stderr);
+        }
+    }
+}
+
 /// The whole report, times included, depends on nothing but the seed.
 #[test]
 fn deterministic_runs_of_the_probe_are_identical() {

@@ -47,12 +47,12 @@ fn a_file_in_use_is_refused_also_after_writes() {
 fn a_link_stays_a_link() {
     let folder = tempfile::tempdir().unwrap();
     let (path, link) = (folder.path().join("nvram"), folder.path().join("link"));
-    std::fs::write(&path, []).unwrap();
+    fs::write(&path, []).unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();
     let (mut file, _) = VariableFile::open(&link).unwrap();
     file.write(&some()).unwrap();
     drop(file);
-    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(VariableFile::open(&path).unwrap().1, some());
 }
 
@@ -109,7 +109,7 @@ fn a_failed_write_leaves_the_old_file() {
     let (mut file, _) = VariableFile::open(&path).unwrap();
     file.write(&some()).unwrap();
     // The new file cannot be made where a folder is.
-    std::fs::create_dir(folder.path().join("nvram.new")).unwrap();
+    fs::create_dir(folder.path().join("nvram.new")).unwrap();
     file.write(&Variables::new()).unwrap_err();
     drop(file);
     assert_eq!(VariableFile::open(&path).unwrap().1, some());
