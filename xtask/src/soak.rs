@@ -325,7 +325,10 @@ mod tests {
     #[test]
     fn unknown_soak_lists_the_known_ones() {
         let error = find("nothing").err().unwrap().to_string();
-        assert!(error.starts_with("there is no soak nothing; there are: mutate, "), "{error}");
+        assert!(
+            error.starts_with("there is no soak nothing; there are: mutate, "),
+            "{error}"
+        );
         assert!(SOAKS.iter().all(|soak| error.contains(soak.name)), "{error}");
     }
 }
