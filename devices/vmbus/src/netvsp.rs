@@ -26,6 +26,8 @@ const SEND_SECTION: u64 = 6144;
 const RECEIVE_BUFFER: u16 = 0xCAFE;
 /// The packet's data are in the packet's own buffer, not in a section.
 const NO_SECTION: u32 = u32::MAX;
+/// Bytes of every completion: Linux demands those of the longest from each.
+const MESSAGE: usize = 40;
 /// Longest run of RNDIS messages that is taken at once.
 const MOST_SENT: u64 = 256 << 10;
 
@@ -150,7 +152,9 @@ impl NetVsp {
 
     fn complete(channel: &mut OpenChannel, request: &Packet, reply: &[u32]) -> Result<(), RingError> {
         if request.completion_requested {
-            channel.complete(request.transaction, &words(reply))?;
+            let mut bytes = words(reply);
+            bytes.resize(MESSAGE, 0);
+            channel.complete(request.transaction, &bytes)?;
         }
         Ok(())
     }

@@ -45,17 +45,26 @@ fn taps() -> Result<(), String> {
 
 #[test]
 fn a_guest_exchanges_data_over_a_tap_interface() {
-    const NAME: &str = "a_guest_exchanges_data_over_a_tap_interface";
+    let modules = [&VIRTIO_PCI[..], &["failover", "net_failover", "virtio_net"]].concat();
+    over_a_tap("a_guest_exchanges_data_over_a_tap_interface", &modules, &[]);
+}
+
+#[test]
+fn a_guest_exchanges_data_over_a_tap_interface_and_vmbus() {
+    let name = "a_guest_exchanges_data_over_a_tap_interface_and_vmbus";
+    over_a_tap(name, &["hv_vmbus", "hv_netvsc"], &["--hv"]);
+}
+
+fn over_a_tap(name: &str, modules: &[&str], more: &[&str]) {
     if let Err(reason) = taps() {
-        return skip(NAME, &reason);
+        return skip(name, &reason);
     }
     let script = "ifconfig lo 127.0.0.1\nifconfig eth0 192.168.77.2 netmask 255.255.255.0 up\n\
                   until nc -w 2 192.168.77.1 9000 > /data; [ -s /data ]; do sleep 0.2; done\nsha256sum /data\n\
                   nc 192.168.77.1 9001 < /data && echo sent\npoweroff -f\n";
-    let modules = [&VIRTIO_PCI[..], &["failover", "net_failover", "virtio_net"]].concat();
-    let linux = match Linux::with_modules(&modules, script) {
+    let linux = match Linux::with_modules(modules, script) {
         Ok(linux) => linux,
-        Err(reason) => return skip(NAME, &reason),
+        Err(reason) => return skip(name, &reason),
     };
     let bytes = pattern(len(), 11);
     let (there, back) = (TestFile::new("there", &bytes), TestFile::new("back", &[]));
@@ -63,7 +72,10 @@ fn a_guest_exchanges_data_over_a_tap_interface() {
     let host = "(until ip addr add 192.168.77.1/24 dev vm0 2>/dev/null && ip link set vm0 up; do sleep 0.1; done; \
                 busybox nc -l -p 9001 -e sh -c 'cat > \"$1\"' sh \"$2\" & busybox nc -l -p 9000 < \"$1\"; wait) & \
                 shift 2; exec \"$@\"";
-    let vm = direct(&linux).args(["--net", "tap:vm0"]).command();
+    let vm = direct(&linux)
+        .args(["--net", "tap:vm0"])
+        .args(more.iter().copied())
+        .command();
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", host, "sh"]);
     command.args([there.path(), back.path()]).arg(vm.get_program());
