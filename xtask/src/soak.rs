@@ -110,6 +110,15 @@ const SOAKS: &[Soak] = &[
         chunk: 1000,
     },
     Soak {
+        name: "kill-nvram",
+        about: "a process killed while it writes UEFI variables of --nvram: nothing that was reported written is lost",
+        package: "uefi_nvram",
+        example: "kill_nvram",
+        programs: &[],
+        count: 500,
+        chunk: 50,
+    },
+    Soak {
         name: "kill-vars",
         about: "VMs killed while they write UEFI variables: no variable that was reported written is lost",
         package: "vmm_tests",

@@ -7,8 +7,11 @@
 //! whatever the guest does. Not here: how a guest calls (`uefi_device`), OVMF's variables (`chipset::flash`).
 #![forbid(unsafe_code)]
 
+mod auth;
 mod file;
 mod key;
+mod pkcs7;
+mod signature_list;
 mod store;
 
 #[cfg(test)]

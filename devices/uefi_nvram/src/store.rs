@@ -6,9 +6,10 @@
 //! and so on) are not non-volatile, are never in the file, and cannot be written by the guest.
 //! Not here: signatures ([`crate::auth`]), the file's format ([`crate::file`]).
 
+use crate::auth::{self, Policy, SignedWrite};
 use crate::file::{FileError, VariableFile, Variables};
 use crate::key::{Key, name};
-use crate::{MAX_DATA, MAX_NAME, MAX_STORAGE, OVERHEAD, Status, attribute, vendor};
+use crate::{MAX_DATA, MAX_NAME, MAX_STORAGE, OVERHEAD, Status, attribute, signature_list, vendor};
 use std::ops::Bound;
 use std::path::Path;
 
@@ -65,6 +66,8 @@ pub struct Nvram {
     used: usize,
     file: Option<VariableFile>,
     at_runtime: bool,
+    /// Secure boot is wanted; it is on while there is a platform key too.
+    secure_boot: bool,
 }
 
 impl Nvram {
@@ -82,7 +85,7 @@ impl Nvram {
             used: variables.iter().map(|(key, variable)| variable.cost(key)).sum(),
             variables,
             file: Some(file),
-            at_runtime: false,
+            ..Self::default()
         };
         nvram.compute();
         Ok(nvram)
@@ -159,7 +162,14 @@ impl Nvram {
             self.may_change(existing)?;
         }
         if attributes & attribute::TIME_BASED != 0 {
-            return Err(Status::Unsupported);
+            return self.set_signed(key, attributes, data);
+        }
+        let signed = existing.is_some_and(|existing| existing.attributes & attribute::TIME_BASED != 0);
+        if signed {
+            return Err(Status::SecurityViolation);
+        }
+        if auth::policy(key).is_some() {
+            return Err(Status::InvalidParameter);
         }
         if data.len() > MAX_DATA {
             return Err(Status::InvalidParameter);
@@ -183,6 +193,91 @@ impl Nvram {
             new.data = data.to_vec();
         }
         self.replace(key, new)
+    }
+
+    /// A write whose data begins with its signature.
+    fn set_signed(&mut self, key: &Key, attributes: u32, data: &[u8]) -> Result<(), Status> {
+        let append = attributes & attribute::APPEND != 0;
+        let stored = attributes & !attribute::APPEND;
+        let existing = self.variables.get(key);
+        if existing.is_some_and(|existing| existing.attributes != stored) {
+            return Err(Status::InvalidParameter);
+        }
+        if stored & attribute::NON_VOLATILE == 0 || (self.at_runtime && stored & attribute::RUNTIME == 0) {
+            return Err(Status::InvalidParameter);
+        }
+        let write = SignedWrite::split(data)?;
+        if write.content.len() > MAX_DATA {
+            return Err(Status::InvalidParameter);
+        }
+        let policy = auth::policy(key);
+        let signer = match policy {
+            Some(policy) => self.check_policy(policy, key, attributes, &write)?,
+            None => write.identity(key, attributes)?,
+        };
+        let old_time = existing.map_or([0; 16], |existing| existing.time);
+        let later = existing.is_none() || write.is_after(&old_time);
+        if existing.is_some_and(|existing| existing.signer != signer) || !(later || append) {
+            return Err(Status::SecurityViolation);
+        }
+        if write.content.is_empty() && !append {
+            return self.delete(key);
+        }
+        let old = existing.map_or(&[][..], |existing| &existing.data[..]);
+        let data = match (append, policy) {
+            (false, _) => write.content.to_vec(),
+            (true, None) => [old, write.content].concat(),
+            (true, Some(_)) => append_lists(old, write.content)?,
+        };
+        if data.is_empty() {
+            return Ok(());
+        }
+        let new = Variable {
+            attributes: stored,
+            time: if later { write.time } else { old_time },
+            signer,
+            data,
+        };
+        self.replace(key, new)
+    }
+
+    /// Whether a variable of secure boot may be written so. These have no signer of their own.
+    fn check_policy(
+        &self,
+        policy: Policy,
+        key: &Key,
+        attributes: u32,
+        write: &SignedWrite<'_>,
+    ) -> Result<[u8; 32], Status> {
+        if attributes & !attribute::APPEND != attribute::USUAL | attribute::TIME_BASED {
+            return Err(Status::InvalidParameter);
+        }
+        if self.has_platform_key() {
+            let keys = policy.signers();
+            let keys: Vec<&[u8]> = keys
+                .iter()
+                .filter_map(|key| self.variables.get(key))
+                .map(|variable| &variable.data[..])
+                .collect();
+            write.check_keys(key, attributes, &keys)?;
+        }
+        policy.check_content(write.content)?;
+        Ok([0; 32])
+    }
+
+    fn has_platform_key(&self) -> bool {
+        self.variables.contains_key(&name(vendor::GLOBAL, "PK"))
+    }
+
+    /// Wants secure boot, or not. It is on from here on if there is a platform key.
+    pub fn want_secure_boot(&mut self, wanted: bool) {
+        self.secure_boot = wanted;
+        self.compute();
+    }
+
+    /// Whether secure boot is on.
+    pub fn secure_boot(&self) -> bool {
+        self.secure_boot && self.has_platform_key()
     }
 
     /// Whether the guest may write what is there.
@@ -251,6 +346,9 @@ impl Nvram {
             }
         }
         self.used = used;
+        if auth::policy(key) == Some(Policy::PlatformKey) {
+            self.compute();
+        }
         Ok(())
     }
 
@@ -269,12 +367,21 @@ impl Nvram {
 
     /// Sets the variables that say in which mode the platform is (UEFI 3.3, 32.3).
     fn compute(&mut self) {
-        let pk = self.variables.contains_key(&name(vendor::GLOBAL, "PK"));
-        for (text, value) in [("SecureBoot", vec![0]), ("SetupMode", vec![u8::from(!pk)])] {
-            let variable = Variable::plain(COMPUTED, value);
+        for (text, value) in [
+            ("SecureBoot", self.secure_boot()),
+            ("SetupMode", !self.has_platform_key()),
+        ] {
+            let variable = Variable::plain(COMPUTED, [u8::from(value)]);
             self.variables.insert(name(vendor::GLOBAL, text), variable);
         }
     }
+}
+
+/// Signature lists behind those that are there, without what is there already.
+fn append_lists(old: &[u8], new: &[u8]) -> Result<Vec<u8>, Status> {
+    let lists = |data| signature_list::parse(data).ok_or(Status::InvalidParameter);
+    let fresh = signature_list::without(&lists(new)?, &lists(old)?);
+    Ok([old, &fresh].concat())
 }
 
 fn is_kept(variable: &Variable) -> bool {

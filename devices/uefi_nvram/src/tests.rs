@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+mod signed;
+
 use crate::attribute::{
     APPEND, AUTHENTICATED, BOOT_SERVICE, ENHANCED, HARDWARE_ERROR, NON_VOLATILE, RUNTIME, USUAL,
 };
