@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+//! The services of UEFI 8.2, rule by rule.
+
 mod signed;
 
 use crate::attribute::{

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+//! The file: what is written is read, and nothing else is.
+
 use super::*;
 use crate::key::name;
 use crate::{attribute, vendor};
