@@ -6,7 +6,7 @@
 mod rig;
 
 use rig::{CODE, HANDLERS, Rig};
-use x86defs::cr0;
+use x86defs::{X86State, cr0};
 
 /// The page that the tests access, 4 MiB up; its page table; where it is.
 const PAGE: u64 = 0x40_1000;
@@ -35,18 +35,21 @@ fn page_fault(r: &mut Rig) -> Option<u32> {
     (first.vector == 14).then(|| first.error.expect("page faults have one"))
 }
 
+/// Paging on, with a bit of CR4, and ECX at [`PAGE`].
+fn paged(s: &mut X86State, bit: u64) {
+    s.gpr[1] = PAGE;
+    s.cr3 = 0x1_0000;
+    s.cr4 |= bit;
+    s.cr0 |= cr0::PG | WP;
+}
+
 /// 2-level paging: 4 MiB one to one for everybody, and [`PAGE`] by a directory and a table entry.
 fn two_level(code: &[u8], directory: u32, entry: u32) -> Rig {
     let mut r = Rig::protected(code);
     r.put32(0x1_0000, 0x87);
     r.put32(0x1_0004, directory);
     r.put32(TABLE + 4, entry);
-    r.set(|s| {
-        s.gpr[1] = PAGE;
-        s.cr3 = 0x1_0000;
-        s.cr4 |= 0x10;
-        s.cr0 |= cr0::PG | WP;
-    });
+    r.set(|s| paged(s, 0x10));
     r
 }
 
@@ -58,12 +61,7 @@ fn pae(code: &[u8], pointer: u64, directory: u64, entry: u64) -> Rig {
     r.put64(0x1_1008, 0x20_0087);
     r.put64(0x1_1010, directory);
     r.put64(TABLE + 8, entry);
-    r.set(|s| {
-        s.gpr[1] = PAGE;
-        s.cr3 = 0x1_0000;
-        s.cr4 |= 0x20;
-        s.cr0 |= cr0::PG | WP;
-    });
+    r.set(|s| paged(s, 0x20));
     r
 }
 
