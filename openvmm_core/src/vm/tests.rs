@@ -91,6 +91,7 @@ fn bench(memory: u64) -> Bench {
         plan: firmware_plan(),
         extra_ram: Vec::new(),
         error_ranges,
+        variables: None,
     };
     let memory = allocate(&layout, &[]).unwrap();
     Bench {
