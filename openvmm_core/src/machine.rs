@@ -10,13 +10,13 @@ use crate::hyperv_machine;
 use crate::layout::FOUR_GIB;
 use crate::load::Files;
 use crate::pci_devices;
-use crate::uefi_devices;
-use crate::vmbus_devices;
 use crate::serial::{InputSink, SerialBridge, SerialEnd};
+use crate::uefi_devices;
 use crate::variables;
+use crate::vmbus_devices;
 use chipset::Chipset;
-use chipset::pm::PowerManagement;
 use chipset::machine::{self, MachineConfig, World};
+use chipset::pm::PowerManagement;
 use chipset::rtc::CmosMemory;
 use chipset::uart::{SerialIo, Uart};
 use guest_memory::GuestMemory;
@@ -24,8 +24,8 @@ use openvmm_defs::{Config, MemoryLayout, UefiSettings};
 use std::sync::{Arc, Mutex, PoisonError};
 use uefi_device::UefiDevice;
 use virt::Capabilities;
-use vmbus::VmBus;
 use vm_loaders::ovmf::VariableStore;
+use vmbus::VmBus;
 
 /// A connector that waits for its port's input sink, and the sink.
 type Pending = (Box<dyn FnOnce(InputSink) + Send>, InputSink);

@@ -13,9 +13,9 @@
 mod disk;
 mod end_action;
 mod igvm;
+pub(crate) mod isolation;
 mod net;
 mod pcie;
-pub(crate) mod isolation;
 mod refused;
 mod relocation;
 mod serial;
@@ -24,10 +24,10 @@ mod trace;
 
 pub(crate) use disk::DiskArg;
 pub(crate) use end_action::EndActionArg;
-pub(crate) use net::NetArg;
-pub(crate) use pcie::NvmeArg;
 pub(crate) use igvm::{IgvmArg, IgvmType};
 pub(crate) use isolation::{IsolationArg, SevSettings};
+pub(crate) use net::NetArg;
+pub(crate) use pcie::NvmeArg;
 pub(crate) use refused::RefusedArgs;
 pub(crate) use trace::{TraceFilter, TraceKind};
 

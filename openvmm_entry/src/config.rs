@@ -118,7 +118,11 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         .transpose()
         .map_err(UsageError)?;
     let config = Config {
-        machine: if hv_kernel { Machine::HyperV } else { machine(&load) },
+        machine: if hv_kernel {
+            Machine::HyperV
+        } else {
+            machine(&load)
+        },
         test_exit: cli.machine.test_exit
             || matches!(
                 load,

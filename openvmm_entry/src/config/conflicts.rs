@@ -145,7 +145,12 @@ const MACHINE: &[Rule] = &[
          soft",
     ),
     (
-        |c| c.machine.hv && !c.boot.uefi && !c.igvm_is_uefi() && (c.boot.kernel.is_none() || c.boot.ovmf.is_some()),
+        |c| {
+            c.machine.hv
+                && !c.boot.uefi
+                && !c.igvm_is_uefi()
+                && (c.boot.kernel.is_none() || c.boot.ovmf.is_some())
+        },
         "--hv is for a kernel that is booted directly on the Hyper-V machine (Microsoft's UEFI has it anyway); \
          add -k FILE, or drop --hv",
     ),

@@ -80,7 +80,10 @@ pub fn flat_plan(payload: FlatPayload, isolation: Isolation) -> Result<LaunchPla
         payload.bytes().into(),
     )?;
     let mut handed = Vec::new();
-    if matches!(payload, FlatPayload::TestSuite | FlatPayload::Conformance | FlatPayload::VirtioProbe) {
+    if matches!(
+        payload,
+        FlatPayload::TestSuite | FlatPayload::Conformance | FlatPayload::VirtioProbe
+    ) {
         let areas = [
             (
                 ParameterKind::CommandLine,
