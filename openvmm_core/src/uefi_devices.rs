@@ -16,7 +16,7 @@ use uefi_device::{ComPort, PORTS, UefiConfig, UefiDevice, UefiWorld, console_var
 use uefi_nvram::Nvram;
 
 /// Makes the seed of a deterministic VM's device differ from that of its launch.
-const SEED: u64 = 0x5EED_0F_0EF1;
+const SEED: u64 = 0x005E_ED0F_0EF1;
 
 /// Adds the device to `machine`.
 pub(crate) fn add(
