@@ -71,7 +71,7 @@ fn load(
 }
 
 fn load_file(
-    path: &std::path::Path,
+    path: &Path,
     payload: IgvmPayload,
     machine: Machine,
 ) -> Result<(Vec<String>, Machine), String> {

@@ -56,7 +56,7 @@ pub(crate) fn parse(text: &str) -> Result<DiskArg, String> {
         match (key, value) {
             ("ro", None) if !disk.read_only => disk.read_only = true,
             ("rc", Some(name)) if disk.root_complex.is_none() && !name.is_empty() => {
-                disk.root_complex = Some(name.to_owned())
+                disk.root_complex = Some(name.to_owned());
             }
             ("on", Some("") | None) => return Err("on= is empty; give the id of a controller".into()),
             ("on", Some(name)) if disk.on.is_none() => disk.on = Some(name.to_owned()),
