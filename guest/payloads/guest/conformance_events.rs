@@ -363,8 +363,7 @@ fn timers(t: &Transcript) {
         drain();
     }
     if t.wants("timer-masked") {
-        lapic::start_timer(VECTOR as u8, COUNT);
-        lapic::mask_timer();
+        lapic::start_masked_timer(VECTOR as u8, COUNT);
         let came = Deadline::in_ms(3).wait(|| lapic::is_requested(VECTOR as u8));
         info(
             "timer-masked",
