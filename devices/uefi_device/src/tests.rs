@@ -443,7 +443,7 @@ fn logs_that_make_no_sense_are_refused_in_words() {
         (12, &[0; 4], "make no sense"),
         (20, &[0xFF; 4], "make no sense"),
         (28, &[1, 0, 0, 0], "make no sense"),
-        (80, b"XXXX", "damaged at offset 0x50"),
+        (80, b"SMLA", "damaged at offset 0x50"),
         (102, &[0, 0], "damaged at offset 0x50"),
         (100, &[0xFF, 0xFF], "damaged at offset 0x50"),
     ] {

@@ -70,11 +70,7 @@ fn load(
     load_file(&path, payload, machine).map_err(|text| text.replace(path.to_str().unwrap(), "x.bin"))
 }
 
-fn load_file(
-    path: &Path,
-    payload: IgvmPayload,
-    machine: Machine,
-) -> Result<(Vec<String>, Machine), String> {
+fn load_file(path: &Path, payload: IgvmPayload, machine: Machine) -> Result<(Vec<String>, Machine), String> {
     let load = LoadMode::Igvm {
         path: path.into(),
         payload,
