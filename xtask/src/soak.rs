@@ -3,11 +3,13 @@
 //!
 //! Always true: a case depends on the seed and its number only, so a failure is repeated by the command
 //! that is printed with it; after each chunk the state is in `target/soak/NAME.json`, and an interrupted
-//! soak goes on from there. Not here: the cases (each soak is an example program of the crate it tests,
-//! taking `--seed`, `--first` and `--count`), what they are built with (the profile `checked`).
+//! soak goes on from there; what is run is built once, before the first chunk, and kept in
+//! `target/soak/NAME`, so that a soak of hours tests one program while its sources change. Not here: the
+//! cases (each soak is an example program of the crate it tests, taking `--seed`, `--first` and `--count`),
+//! what they are built with (the profile `checked`).
 
 use crate::command::Cmd;
-use crate::workspace;
+use crate::workspace::{self, Profile};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -19,8 +21,8 @@ struct Soak {
     about: &'static str,
     package: &'static str,
     example: &'static str,
-    /// Packages whose programs the example starts.
-    programs: &'static [&'static str],
+    /// Whether the example starts `openvmm`.
+    starts_openvmm: bool,
     /// Cases of a full run; CI runs a hundredth.
     count: u64,
     /// Cases between two saved states.
@@ -33,7 +35,7 @@ const SOAKS: &[Soak] = &[
         about: "mutated IGVM files through reader, plan, move, bind and encoder: no panic, no large allocation",
         package: "vm_loaders",
         example: "mutate",
-        programs: &[],
+        starts_openvmm: false,
         count: 10_000_000,
         chunk: 500_000,
     },
@@ -42,7 +44,7 @@ const SOAKS: &[Soak] = &[
         about: "mutated IGVM files through check, portability, diff and measure: no panic, bounded memory",
         package: "igvmtool",
         example: "commands",
-        programs: &[],
+        starts_openvmm: false,
         count: 10_000_000,
         chunk: 100_000,
     },
@@ -51,7 +53,7 @@ const SOAKS: &[Soak] = &[
         about: "mutated IGVM files through inspect's overview, JSON, SVG and HTML: no panic, bounded memory",
         package: "igvmtool",
         example: "pictures",
-        programs: &[],
+        starts_openvmm: false,
         count: 100_000,
         chunk: 50_000,
     },
@@ -60,7 +62,7 @@ const SOAKS: &[Soak] = &[
         about: "random instructions on the engine and on the host processor: same registers, flags and memory",
         package: "x86emu",
         example: "differential",
-        programs: &[],
+        starts_openvmm: false,
         count: 1_000_000_000,
         chunk: 10_000_000,
     },
@@ -69,7 +71,7 @@ const SOAKS: &[Soak] = &[
         about: "random bytes in all modes on the engine, an hour of CPU: no panic, no hang, blocks equal steps",
         package: "x86emu",
         example: "random_code",
-        programs: &[],
+        starts_openvmm: false,
         count: 2_800_000,
         chunk: 50_000,
     },
@@ -78,7 +80,7 @@ const SOAKS: &[Soak] = &[
         about: "random guest operations on the OVMF machine, 1000 on each: no panic, nothing touched that must not be",
         package: "chipset",
         example: "guest_fuzz",
-        programs: &[],
+        starts_openvmm: false,
         count: 10_000,
         chunk: 1000,
     },
@@ -87,7 +89,7 @@ const SOAKS: &[Soak] = &[
         about: "random rings, queues, registers and configuration space of virtio and NVMe devices, 1000 operations each",
         package: "virtio",
         example: "device_fuzz",
-        programs: &[],
+        starts_openvmm: false,
         count: 40_000,
         chunk: 2000,
     },
@@ -96,7 +98,7 @@ const SOAKS: &[Soak] = &[
         about: "random registers, hypercalls, channel messages and rings of Hyper-V guests, 1000 operations each",
         package: "vmbus",
         example: "hyperv_fuzz",
-        programs: &[],
+        starts_openvmm: false,
         count: 40_000,
         chunk: 2000,
     },
@@ -105,7 +107,7 @@ const SOAKS: &[Soak] = &[
         about: "random commands, descriptors, logs and events of the UEFI device, 1000 on each: no panic, names that end",
         package: "uefi_device",
         example: "uefi_fuzz",
-        programs: &[],
+        starts_openvmm: false,
         count: 10_000,
         chunk: 1000,
     },
@@ -114,7 +116,7 @@ const SOAKS: &[Soak] = &[
         about: "a process killed while it writes UEFI variables of --nvram: nothing that was reported written is lost",
         package: "uefi_nvram",
         example: "kill_nvram",
-        programs: &[],
+        starts_openvmm: false,
         count: 500,
         chunk: 50,
     },
@@ -123,7 +125,7 @@ const SOAKS: &[Soak] = &[
         about: "VMs killed while they write UEFI variables: no variable that was reported written is lost",
         package: "vmm_tests",
         example: "kill_vars",
-        programs: &["openvmm_entry"],
+        starts_openvmm: true,
         count: 500,
         chunk: 5,
     },
@@ -215,12 +217,13 @@ pub(crate) fn run_reduced() -> Result<()> {
 pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
     let soak = find(&args.name)?;
     let limit = Duration::from_secs(args.minutes.saturating_mul(60));
+    let built = Built::new(soak)?;
     let start = Instant::now();
     while start.elapsed() < limit {
         let seed = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)?
             .as_nanos() as u64;
-        run_chunk(soak, seed, 0, soak.chunk)?;
+        built.run_chunk(soak, seed, 0, soak.chunk)?;
     }
     Ok(())
 }
@@ -254,12 +257,11 @@ fn run_from(soak: &Soak, mut state: State) -> Result<()> {
         soak.name, state.count, state.seed
     );
     let path = state_path(soak);
-    let folder = path.parent().unwrap_or(&path);
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let built = Built::new(soak)?;
     let start = Instant::now();
     while state.done < state.count {
         let count = soak.chunk.min(state.count - state.done);
-        run_chunk(soak, state.seed, state.done, count)?;
+        built.run_chunk(soak, state.seed, state.done, count)?;
         state.done += count;
         std::fs::write(&path, serde_json::to_string(&state)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -273,33 +275,53 @@ fn run_from(soak: &Soak, mut state: State) -> Result<()> {
     Ok(())
 }
 
-fn run_chunk(soak: &Soak, seed: u64, first: u64, count: u64) -> Result<()> {
-    for package in soak.programs {
-        Cmd::cargo(["build", "--locked", "--quiet", "--release", "--package", package]).run()?;
+/// What a soak runs: copies, which later builds leave alone.
+struct Built {
+    example: PathBuf,
+    /// For an example that starts it.
+    openvmm: Option<PathBuf>,
+}
+
+impl Built {
+    fn new(soak: &Soak) -> Result<Self> {
+        let folder = state_path(soak).with_extension("");
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let kept = |from: PathBuf, name: &str| -> Result<PathBuf> {
+            let to = folder.join(name);
+            // A program that an older soak still runs is replaced, not written over.
+            let new = folder.join("new");
+            std::fs::copy(&from, &new).with_context(|| format!("cannot copy {}", from.display()))?;
+            std::fs::rename(&new, &to).with_context(|| format!("cannot write {}", to.display()))?;
+            Ok(to)
+        };
+        let build = ["build", "--locked", "--quiet", "--package"];
+        Cmd::cargo(build)
+            .args([soak.package, "--profile", "checked", "--example", soak.example])
+            .run()?;
+        let examples = workspace::target_dir().join("checked/examples");
+        let example = kept(examples.join(soak.example), soak.example)?;
+        let openvmm = if soak.starts_openvmm {
+            Cmd::cargo(build).args(["openvmm_entry", "--release"]).run()?;
+            Some(kept(workspace::binary("openvmm", Profile::Release), "openvmm")?)
+        } else {
+            None
+        };
+        Ok(Self { example, openvmm })
     }
-    let cmd = Cmd::cargo([
-        "run",
-        "--locked",
-        "--quiet",
-        "--profile",
-        "checked",
-        "--package",
-        soak.package,
-    ])
-    .args(["--example", soak.example, "--"])
-    .args([
-        "--seed",
-        &seed.to_string(),
-        "--first",
-        &first.to_string(),
-        "--count",
-        &count.to_string(),
-    ]);
-    let text = cmd.text().to_owned();
-    if let Err(error) = cmd.run() {
-        bail!("soak {} failed; repeat with `{text}`: {error:#}", soak.name);
+
+    fn run_chunk(&self, soak: &Soak, seed: u64, first: u64, count: u64) -> Result<()> {
+        let [seed, first, count] = [seed, first, count].map(|number| number.to_string());
+        let numbers = ["--seed", &seed, "--first", &first, "--count", &count];
+        let mut cmd = Cmd::new(&workspace::shown(&self.example), numbers);
+        if let Some(openvmm) = &self.openvmm {
+            cmd = cmd.env("OPENVMM_BIN", &openvmm.display().to_string());
+        }
+        let text = cmd.text().to_owned();
+        if let Err(error) = cmd.run() {
+            bail!("soak {} failed; repeat with `{text}`: {error:#}", soak.name);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
