@@ -62,13 +62,12 @@ fn parameters(facts: &HostFacts<'_>) -> anyhow::Result<HostValues<'static>> {
         .com
         .each_ref()
         .map(|backend| *backend != SerialBackend::None);
-    // No machine has VMBus yet.
     let inputs = ParamInputs {
         plan,
         layout: facts.layout,
         cmdline,
         com,
-        vmbus: false,
+        vmbus: facts.config.vmbus.is_some(),
     };
     Ok(params::host_values(&inputs)?)
 }

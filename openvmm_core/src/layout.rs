@@ -49,6 +49,11 @@ pub enum LayoutError {
          and devices go there"
     )]
     RootComplexOnOvmf,
+    #[error(
+        "the mmio gap of vmbus above ram would end at gpa {end:#x}, beyond the {bits} physical address bits of this guest; \
+         give less -m, or --no-vmbus"
+    )]
+    NoHighGap { end: u64, bits: u8 },
     #[error("--pcie-root-complex {name}: {what}")]
     RootComplex { name: String, what: String },
 }
@@ -98,13 +103,17 @@ pub fn resolve(config: &Config, machine: Machine, limits: HostLimits) -> Result<
     let pcie = pcie::Wanted::of(&config.pci, machine)?;
     let limit = machine.low_ram_limit().min(pcie.low_start(machine));
     let ram = split_ram(size, limit, limits.phys_bits)?;
-    let root_complexes = pcie.place(machine, &ram, limits.phys_bits)?;
+    let high_mmio = if config.vmbus.is_some() {
+        high_mmio(&ram, limits.phys_bits)?
+    } else {
+        GpaRange::default()
+    };
+    let root_complexes = pcie.place(machine, (&ram, high_mmio), limits.phys_bits)?;
     Ok(MemoryLayout {
         machine,
         ram,
         low_mmio: low_mmio(machine),
-        // No machine has VMBus yet.
-        high_mmio: GpaRange::default(),
+        high_mmio,
         root_complexes,
         phys_bits: limits.phys_bits,
         vp_count: count,
@@ -149,6 +158,20 @@ fn low_mmio(machine: Machine) -> GpaRange {
         Machine::Plain | Machine::Linux | Machine::Ovmf => FIRMWARE_WINDOW,
     };
     GpaRange::new(start, end - start)
+}
+
+/// The gap above RAM, where VMBus devices may have memory (uefi-launch 5.5).
+fn high_mmio(ram: &[GpaRange], bits: u8) -> Result<GpaRange, LayoutError> {
+    const LEN: u64 = 512 << 20;
+    const ALIGN: u64 = 2 << 20;
+    let end_of_ram = ram.last().map_or(0, GpaRange::end);
+    let first = end_of_ram.max(FOUR_GIB).next_multiple_of(ALIGN);
+    let gap = GpaRange::new(first, LEN);
+    let space = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
+    if gap.end() > space {
+        return Err(LayoutError::NoHighGap { end: gap.end(), bits });
+    }
+    Ok(gap)
 }
 
 #[cfg(test)]

@@ -186,13 +186,16 @@ pub(crate) struct MachineArgs {
     /// Time, entropy and input that depend on SEED only.
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
     pub(crate) deterministic: Option<u64>,
+    /// The Hyper-V machine without VMBus.
+    #[arg(long)]
+    pub(crate) no_vmbus: bool,
 }
 
 /// Disks and other devices.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
     /// Disk image: [file:]PATH[,ro][,format=raw|qcow2] (write [PATH] if it contains commas): on VMBus SCSI
-    /// with --hv, else a virtio-blk disk.
+    /// where there is VMBus (Microsoft's UEFI, --hv), else a virtio-blk disk.
     #[arg(long, value_name = "SPEC", value_parser = disk::parse)]
     pub(crate) disk: Vec<DiskArg>,
     /// The same as --disk, whatever other controllers there are.
@@ -205,7 +208,7 @@ pub(crate) struct DeviceArgs {
     /// devices go on an implicit one, or on the machine's own PCI bus.
     #[arg(long, value_name = "SPEC", value_parser = pcie::parse_root_complex)]
     pub(crate) pcie_root_complex: Vec<RootComplexConfig>,
-    /// Network interface: tap:NAME, or none; on VMBus with --hv, else virtio-net.
+    /// Network interface: tap:NAME, or none; on VMBus where there is VMBus, else virtio-net.
     #[arg(long, value_name = "BACKEND", value_parser = net::parse)]
     pub(crate) net: Vec<NetArg>,
     /// The same as --net, always as virtio-net.

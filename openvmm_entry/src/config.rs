@@ -83,7 +83,10 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
                     prompt; add --com1 console or drop --paused";
         return Err(UsageError(text.into()).into());
     }
-    let settings = uefi_settings(&cli.uefi, &com);
+    let settings = UefiSettings {
+        vmbus: !cli.machine.no_vmbus,
+        ..uefi_settings(&cli.uefi, &com)
+    };
     let cmdline = cli.boot.cmdline.join(" ");
     let load = match (cli.boot.igvm, cli.boot.ovmf, cli.boot.kernel) {
         (Some(igvm), ..) => LoadMode::Igvm {
@@ -113,12 +116,14 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
     let mut entropy = EntropySource::new(cli.machine.deterministic);
     let hv_kernel = cli.machine.hv && matches!(load, LoadMode::Linux { .. });
     let mut devices = cli.devices;
-    let vmbus = hv_kernel
+    let isolated = cli.machine.isolation.kind != IsolationRequest::None;
+    let hyperv = hv_kernel || machine(&load) == Machine::HyperV;
+    let vmbus = (hyperv && !isolated && !cli.machine.no_vmbus)
         .then(|| devices::vmbus(&mut devices, cli.machine.deterministic.is_some()))
         .transpose()
         .map_err(UsageError)?;
     let config = Config {
-        machine: if hv_kernel {
+        machine: if hyperv {
             Machine::HyperV
         } else {
             machine(&load)
@@ -149,7 +154,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         config,
         entropy,
         hypervisor: cli.machine.hypervisor,
-        isolated: (cli.machine.isolation.kind != IsolationRequest::None).then_some(Isolated {
+        isolated: isolated.then_some(Isolated {
             kind: cli.machine.isolation.kind,
             sev: cli.machine.isolation.sev,
             model: cli.machine.sev_model,
@@ -198,8 +203,7 @@ fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4]) -> UefiSettings {
         default_boot_always_attempt: args.default_boot_always_attempt,
         console_mode: args.uefi_console_mode.map_or(default_mode, Into::into),
         serial: com.iter().any(|b| *b != SerialBackend::None),
-        // The firmware is told what the machine has: no VMBus (flag 30), resources assigned (flag 31).
-        vmbus: false,
+        // The firmware is told what the machine has: resources are assigned (flag 31).
         pci_preassigned: true,
         ..UefiSettings::default()
     }
@@ -210,7 +214,11 @@ fn payload(igvm: &IgvmArg, personality: Option<Personality>, settings: UefiSetti
         (Some(IgvmType::Uefi), _) | (None, Some(Personality::Uefi)) => IgvmPayload::Uefi(settings),
         (Some(IgvmType::Linux), _) | (None, Some(Personality::LinuxDirect)) => IgvmPayload::Linux,
         (Some(IgvmType::Test), _) => IgvmPayload::Test,
-        (Some(IgvmType::Auto), _) => IgvmPayload::Auto(settings),
+        // Whether there is VMBus is decided before the file is read, and most types have none.
+        (Some(IgvmType::Auto), _) => IgvmPayload::Auto(UefiSettings {
+            vmbus: false,
+            ..settings
+        }),
         (Some(IgvmType::OpenHcl), _) => IgvmPayload::OpenHcl,
         (Some(IgvmType::Ovmf), _) => IgvmPayload::Ovmf,
         (None, None) => IgvmPayload::Generic,

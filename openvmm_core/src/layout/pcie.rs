@@ -122,11 +122,12 @@ impl Wanted {
         (end - self.low_bytes()) & !(LOW_ALIGN - 1)
     }
 
-    /// Everything at its place; `ram` ends at or below [`Wanted::low_start`] and continues at 4 GiB.
+    /// Everything at its place; `ram` ends at or below [`Wanted::low_start`] and continues at 4 GiB; above it is
+    /// VMBus's gap, which may be empty.
     pub(super) fn place(
         &self,
         machine: Machine,
-        ram: &[GpaRange],
+        (ram, gap): (&[GpaRange], GpaRange),
         phys_bits: u8,
     ) -> Result<Vec<RootComplexLayout>, LayoutError> {
         let mut low = self.low_start(machine);
@@ -140,7 +141,8 @@ impl Wanted {
             .map(|(segment, len)| (segment, take_low(len).gpa))
             .collect();
         let space = 1u64.checked_shl(phys_bits.into()).unwrap_or(u64::MAX);
-        let mut high = ram.last().map_or(0, GpaRange::end).max(FOUR_GIB);
+        let end_of_ram = ram.last().map_or(0, GpaRange::end);
+        let mut high = end_of_ram.max(gap.end()).max(FOUR_GIB);
         let mut placed = Vec::with_capacity(self.0.len());
         for (uid, complex) in (0..).zip(&self.0) {
             let base = ecams

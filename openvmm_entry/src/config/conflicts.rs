@@ -154,6 +154,10 @@ const MACHINE: &[Rule] = &[
         "--hv is for a kernel that is booted directly on the Hyper-V machine (Microsoft's UEFI has it anyway); \
          add -k FILE, or drop --hv",
     ),
+    (
+        |c| c.machine.no_vmbus && !c.machine.hv && !c.boot.uefi && !c.igvm_is_uefi(),
+        "--no-vmbus takes VMBus from the Hyper-V machine, and this guest gets another one; drop --no-vmbus",
+    ),
 ];
 
 impl Cli {

@@ -23,7 +23,8 @@ pub(super) fn dsdt(layout: &MemoryLayout) -> Vec<u8> {
     let mut table = Table::new(b"DSDT", 2, &HV);
     table.aml(&soft_off());
     table.aml(&Scope::new("_SB_".into(), vec![&com1, &rtc]));
-    if layout.machine == Machine::HyperV {
+    // VMBus and its gap above RAM come together.
+    if layout.machine == Machine::HyperV && !layout.high_mmio.is_empty() {
         let bus = [Name::new("_HID".into(), &VMBUS), Name::new("_UID".into(), &ZERO)];
         let bus = Device::new("VMBS".into(), bus.iter().map(|name| name as &dyn Aml).collect());
         table.aml(&Scope::new("_SB_".into(), vec![&bus]));

@@ -98,7 +98,7 @@ on_every_backend! {
         let (file, firmware) = (files::uefi_probe(), files::uefi_probe_firmware());
         let switches = [
             "--disable-frontpage", "--uefi-enable-memory-protections", "--uefi-force-dma-bounce",
-            "--uefi-console-mode", "com2",
+            "--uefi-console-mode", "com2", "--no-vmbus",
         ];
         let packed = Vm::builder(backend).uefi_igvm(file.path());
         let direct = Vm::builder(backend).args(["--uefi", "--uefi-firmware", arg(firmware.path())]);
