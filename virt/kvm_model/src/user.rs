@@ -65,17 +65,40 @@ impl User {
         self.array(address).map(u64::from_le_bytes)
     }
 
-    /// Whether every page of a range can be read and written.
+    /// Whether every page of a range is mapped for reading and writing, without touching one: pinning in
+    /// the kernel looks at the same list.
     pub(crate) fn is_usable(self, address: u64, len: u64) -> bool {
-        let Some(last) = len.checked_sub(1).and_then(|more| address.checked_add(more)) else {
-            return false;
-        };
-        (address / 4096..=last / 4096).all(|page| {
-            let at = (page * 4096).max(address);
-            self.array::<1>(at)
-                .is_ok_and(|byte| self.write(at, &byte).is_ok())
-        })
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        len != 0
+            && address
+                .checked_add(len)
+                .is_some_and(|end| covers(&maps, address, end))
     }
+}
+
+/// Whether the mappings of `maps` (as `/proc/PID/maps` lists them, by address) cover a range readable and
+/// writable.
+fn covers(maps: &str, start: u64, end: u64) -> bool {
+    let mut reached = start;
+    for line in maps.lines() {
+        let mut words = line.split(' ');
+        let range = words.next().and_then(|range| range.split_once('-'));
+        let bound = |text: &str| u64::from_str_radix(text, 16).ok();
+        let Some((first, last)) = range.and_then(|(first, last)| Some((bound(first)?, bound(last)?))) else {
+            continue;
+        };
+        let writable = words.next().is_some_and(|leave| leave.starts_with("rw"));
+        if reached >= end || first > reached {
+            break;
+        }
+        if last > reached {
+            if !writable {
+                return false;
+            }
+            reached = last;
+        }
+    }
+    reached >= end
 }
 
 /// New pages of this process, zeroed, for a run structure.
@@ -149,5 +172,25 @@ mod tests {
         assert_eq!(user.u64(at), Err(EFAULT));
         assert_eq!(user.u32(8), Err(EFAULT));
         assert!(!user.is_usable(at, 8192) && !user.is_usable(at, 0) && !user.is_usable(u64::MAX, 2));
+        assert!(!user.is_usable(constant, 8), "read-only");
+    }
+
+    #[test]
+    fn a_range_is_usable_when_writable_mappings_cover_it_without_a_gap() {
+        let maps = "1000-3000 rw-p 00000000 00:00 0 [heap]\n3000-4000 rw-s 0 00:01 7 /x\n4000-5000 r--p 0 00:00 0\n\
+                    8000-9000 rw-p 0 00:00 0\n";
+        for (start, end, usable) in [
+            (0x1000, 0x4000, true),
+            (0x2FFF, 0x3001, true),
+            (0x1000, 0x4001, false),
+            (0x4000, 0x4010, false),
+            (0x0FFF, 0x2000, false),
+            (0x6000, 0x7000, false),
+            (0x8000, 0x9000, true),
+            (0x8000, 0x9001, false),
+        ] {
+            assert_eq!(covers(maps, start, end), usable, "{start:#x}..{end:#x}");
+        }
+        assert!(!covers("", 0x1000, 0x2000));
     }
 }
