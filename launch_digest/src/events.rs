@@ -4,7 +4,7 @@
 //! Always true: the sequence depends on the plan, the rules and the VP count only. Pages are 4 KiB:
 //! larger ones are expanded, as KVM does. Not here: hashing.
 
-use crate::kvm_vmsa::{self, VmsaPage};
+use crate::kvm_vmsa::{self, Vmsa, VmsaPage};
 use crate::measure::MeasureError;
 use crate::profile::{
     Areas, EmptyPages, ForeignVmsas, LargeEmptyPages, LegacyPages, Order, Profile, Rules, SharedPages,
@@ -344,13 +344,14 @@ fn save_area<'p>(page: &'p [u8], contents: VmsaContents, isolation: Isolation) -
     if contents == VmsaContents::File {
         return VmsaPage::Borrowed(page);
     }
-    let mut image = kvm_vmsa::kvm_image(page, isolation).page;
+    VmsaPage::Owned(adjusted(kvm_vmsa::kvm_image(page, isolation).page, contents))
+}
+
+/// A save area of KVM's as a kind of contents has it.
+fn adjusted(mut image: Vmsa, contents: VmsaContents) -> Vmsa {
     match contents {
         VmsaContents::File | VmsaContents::Kvm => {}
-        VmsaContents::KvmWithoutFpu => {
-            image[offset::MXCSR..offset::MXCSR + 4].fill(0);
-            image[offset::FCW..offset::FCW + 2].fill(0);
-        }
+        VmsaContents::KvmWithoutFpu => kvm_vmsa::clear_fpu(&mut image),
         VmsaContents::KvmWithSignature(signature) => {
             image[offset::RDX..offset::RDX + 8].copy_from_slice(&u64::from(signature).to_le_bytes());
         }
@@ -361,7 +362,7 @@ fn save_area<'p>(page: &'p [u8], contents: VmsaContents, isolation: Isolation) -
             }
         }
     }
-    VmsaPage::Owned(image)
+    image
 }
 
 /// KVM has one set of SEV features for all VPs of a VM: that of the contexts.
@@ -395,7 +396,10 @@ fn vmsas_last<'p>(subject: &Subject<'p, '_>, sink: &mut Sink<'_, 'p>) -> Result<
                 origin,
             )) => (save_area(page, subject.rules.contents, isolation), *gpa, origin),
             _ => (
-                VmsaPage::Owned(kvm_vmsa::reset_state_with(isolation, features)),
+                VmsaPage::Owned(adjusted(
+                    kvm_vmsa::reset_state_with(isolation, features),
+                    subject.rules.contents,
+                )),
                 x86defs::vmsa::KVM_VMSA_GPA,
                 Origin::Host("kvm reset state"),
             ),

@@ -192,6 +192,12 @@ pub fn reset_state_with(isolation: Isolation, features: u64) -> Vmsa {
     }))
 }
 
+/// Makes of a save area what KVM before 6.10 (`KVM_SEV_ES_INIT`) measures: no FPU state (sev.md 0 fact 5).
+pub fn clear_fpu(page: &mut Vmsa) {
+    page[offset::MXCSR..offset::MXCSR + 4].fill(0);
+    page[offset::FCW..offset::FCW + 2].fill(0);
+}
+
 /// SEV_FEATURES of a save area.
 pub fn features(page: &[u8]) -> u64 {
     get::<8>(page, offset::SEV_FEATURES)

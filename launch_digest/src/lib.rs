@@ -58,6 +58,7 @@ pub use events::{Event, Measured, PageClass, Subject};
 pub use explain::{Explanation, explain, profile_digests};
 pub use launch_measure::{MeasureContext, launch_measure};
 pub use measure::{
-    Digest, MeasureError, Measurement, Options, TraceStep, measure, measure_among, vmsa_issues,
+    Digest, MeasureError, Measurement, Options, TraceStep, measure, measure_among, measure_by_rules,
+    vmsa_issues,
 };
 pub use profile::{Profile, Rules};

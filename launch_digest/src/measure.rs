@@ -130,30 +130,19 @@ pub fn measure_among(
     others: &[LaunchPlan<'_>],
     options: &Options,
 ) -> Result<Measurement, MeasureError> {
-    let isolation = plan.facts.isolation;
     let vp_count = needed_vps(plan, options.vp_count)?;
-    let batch = if options.trace { 1 } else { BATCH };
-    let mut fold = Fold::new(isolation, batch).ok_or(MeasureError::NoDigest(isolation))?;
-    let mut trace = Vec::new();
     let subject = Subject {
         plan,
         others,
         vp_count,
         rules: options.profile.rules(),
     };
-    submit_by_rules(&subject, &mut |event| {
-        let described = options.trace.then(|| (describe(&event), event.origin));
-        fold.push(event);
-        if let Some((what, origin)) = described {
-            trace.push(TraceStep {
-                what,
-                origin,
-                digest: Digest(fold.value()),
-            });
-        }
-        Ok(())
-    })?;
-    let digest = Digest(fold.value());
+    let mut trace = Vec::new();
+    let digest = if options.trace {
+        traced(&subject, &mut trace)?
+    } else {
+        measure_by_rules(&subject)?
+    };
     let warnings = warnings(plan, options.profile, vp_count);
     Ok(Measurement {
         digest,
@@ -162,6 +151,34 @@ pub fn measure_among(
         trace,
         warnings,
     })
+}
+
+/// Computes the launch digest of what is read by rules, which need not be those of a profile.
+pub fn measure_by_rules(subject: &Subject<'_, '_>) -> Result<Digest, MeasureError> {
+    let mut fold = fold(subject, BATCH)?;
+    submit_by_rules(subject, &mut |event| {
+        fold.push(event);
+        Ok(())
+    })?;
+    Ok(Digest(fold.value()))
+}
+
+/// The same step by step.
+fn traced(subject: &Subject<'_, '_>, trace: &mut Vec<TraceStep>) -> Result<Digest, MeasureError> {
+    let mut fold = fold(subject, 1)?;
+    submit_by_rules(subject, &mut |event| {
+        let (what, origin) = (describe(&event), event.origin);
+        fold.push(event);
+        let digest = Digest(fold.value());
+        trace.push(TraceStep { what, origin, digest });
+        Ok(())
+    })?;
+    Ok(Digest(fold.value()))
+}
+
+fn fold<'p>(subject: &Subject<'p, '_>, batch: usize) -> Result<Fold<'p>, MeasureError> {
+    let isolation = subject.plan.facts.isolation;
+    Fold::new(isolation, batch).ok_or(MeasureError::NoDigest(isolation))
 }
 
 /// The VP count to measure for, checked against the contexts.

@@ -97,8 +97,13 @@ pub(crate) fn decide(
         } else {
             format!("vps {first} to {last} have")
         };
+        let how = if builder.legacy {
+            ", on this kernel (before 6.10) without MXCSR and FCW: igvmtool measure gives another digest"
+        } else {
+            ""
+        };
         starts.warnings.push(format!(
-            "{which} no context in the file; each starts in kvm's reset state, which is measured"
+            "{which} no context in the file; each starts in kvm's reset state, which is measured{how}"
         ));
     }
     if problems.is_empty() {
@@ -176,8 +181,7 @@ fn check_context(
 fn image(page: &Vmsa, isolation: Isolation, builder: Builder) -> Vmsa {
     let mut image = kvm_vmsa::kvm_image(&page[..], isolation).page;
     if builder.legacy {
-        image[offset::MXCSR..offset::MXCSR + 4].fill(0);
-        image[offset::FCW..offset::FCW + 2].fill(0);
+        kvm_vmsa::clear_fpu(&mut image);
     }
     image
 }

@@ -11,8 +11,8 @@ use crate::options::Options;
 use crate::pages::{self, Run};
 use crate::platform::Platform;
 use crate::policy::{self, PolicyError};
-
-use launch_digest::{MeasureError, measure};
+use launch_digest::profile::VmsaContents;
+use launch_digest::{MeasureError, Profile, Subject, measure_by_rules};
 use launch_plan::{BoundPlan, LaunchPlan, PageKind, VpState};
 use x86defs::cr0;
 use x86defs::vmsa::offset;
@@ -75,11 +75,7 @@ pub(crate) fn decide<'p>(
     };
     let starts = contexts::decide(plan, platform, vp_count, builder).map_err(Refused::Contexts)?;
     check_addresses(bound, offer)?;
-    let measure_options = launch_digest::Options {
-        vp_count: Some(vp_count),
-        ..Default::default()
-    };
-    let digest = measure(plan, &measure_options)?.digest.0;
+    let digest = predicted(plan, builder, vp_count)?;
     let endorsed = match platform {
         Platform::Snp => endorsed::check(plan, policy, &digest, vp_count).map_err(Refused::IdBlock)?,
         _ => None,
@@ -96,6 +92,21 @@ pub(crate) fn decide<'p>(
         digest,
         endorsed,
     })
+}
+
+/// The digest that the platform will compute.
+fn predicted(plan: &LaunchPlan<'_>, builder: Builder, vp_count: u32) -> Result<Vec<u8>, MeasureError> {
+    let mut rules = Profile::Kvm.rules();
+    if builder.legacy {
+        rules.contents = VmsaContents::KvmWithoutFpu;
+    }
+    let subject = Subject {
+        plan,
+        others: &[],
+        vp_count,
+        rules,
+    };
+    Ok(measure_by_rules(&subject)?.0)
 }
 
 /// Values that the user gave for comparison.

@@ -84,7 +84,8 @@ impl Sev {
             notes: decision.notes,
             memory: Vec::new(),
             stopped: format!(
-                "the guest is launched and does not run: this program does not run {platform} guests on hardware yet"
+                "the guest is launched and does not run: this program does not run {platform} guests on hardware yet, so \
+                 it ends here and the guest with it"
             ),
         };
         summary.notes.extend_from_slice(&launched.notes);

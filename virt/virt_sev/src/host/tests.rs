@@ -161,3 +161,62 @@ fn real_kernel_is_told_apart_for_every_platform() {
         println!("{message}");
     }
 }
+
+/// The real kernel's answers with processors that this machine may not have: whatever the processor says,
+/// KVM's list of VM types decides.
+#[test]
+fn real_kernel_without_sev_is_explained_for_every_processor() {
+    let sys: Arc<dyn Sys> = Arc::new(RealSys);
+    let types = System::open(sys.clone()).and_then(|system| system.check_extension(kb::KVM_CAP_VM_TYPES));
+    let types = match types {
+        Ok(types) if types & 0b1_1100 == 0 => types,
+        Ok(types) => return println!("skipped: this kernel has SEV (types {types:#x})"),
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let with = |change: &dyn Fn(&mut HostFacts)| {
+        let mut facts = epyc();
+        change(&mut facts);
+        facts
+    };
+    for platform in Platform::ALL {
+        for (facts, wanted) in [
+            (
+                with(&|f| f.vendor = "GenuineIntel".into()),
+                format!("{platform} needs an AMD EPYC host; this cpu is GenuineIntel"),
+            ),
+            (
+                with(&|f| f.leaf[0] = 0),
+                format!("this AMD cpu has no {platform} (CPUID 0x8000001F EAX=0x0)"),
+            ),
+            (
+                with(&|f| f.parameters = [(platform.flag().to_owned(), "N".to_owned())].into()),
+                format!(
+                    "kvm has {platform} switched off: kvm_amd parameter {} is N",
+                    platform.flag()
+                ),
+            ),
+            (
+                epyc(),
+                format!("kvm reports no {platform} VMs (types {types:#x}); see the kernel log"),
+            ),
+        ] {
+            let message = open(&sys, &facts, platform).unwrap_err().to_string();
+            assert!(message.starts_with(&wanted), "{message}");
+        }
+    }
+}
+
+#[test]
+fn real_machine_without_dev_sev_says_which_module_to_load() {
+    let sys: Arc<dyn Sys> = Arc::new(RealSys);
+    match Handle::open(sys, Node::Sev) {
+        Ok(_) => println!("skipped: this machine has /dev/sev"),
+        Err(error) => {
+            let expected = match error.errno() {
+                Some(libc::EACCES | libc::EPERM) => "no permission on /dev/sev",
+                _ => "/dev/sev is missing: load the module ccp",
+            };
+            assert!(why_no_sev_node(&error).starts_with(expected), "{error}");
+        }
+    }
+}

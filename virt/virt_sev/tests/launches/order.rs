@@ -36,6 +36,71 @@ fn transcript(platform: Platform) -> Vec<&'static str> {
     names
 }
 
+/// `/dev/sev` is opened before the VM is made, and closed after everything else was done.
+#[test]
+fn dev_sev_stays_open_from_before_the_vm_to_the_end() {
+    for platform in Platform::ALL {
+        let model = model();
+        launch(&model, platform, &plan(platform, 2), 2).unwrap();
+        let calls = model.transcript();
+        let at = |name: &str| calls.iter().position(|call| call.name == name);
+        let finish = match platform {
+            Platform::Snp => "KVM_SEV_SNP_LAUNCH_FINISH",
+            _ => "KVM_SEV_LAUNCH_FINISH",
+        };
+        let (opened, made, done) = (at("open /dev/sev"), at("KVM_CREATE_VM"), at(finish));
+        assert!(
+            opened.is_some() && opened < made && made < done,
+            "{platform}: {calls:?}"
+        );
+        let between = &calls[opened.unwrap()..done.unwrap()];
+        assert!(
+            between.iter().all(|call| !call.name.starts_with("close")),
+            "{platform}: {calls:?}"
+        );
+    }
+}
+
+/// CPUID first: a CR3 with the C-bit is legal only then. All of it before the first page.
+#[test]
+fn every_vp_gets_cpuid_before_its_registers_and_everything_before_the_pages() {
+    for platform in Platform::ALL {
+        let model = model();
+        launch(&model, platform, &plan(platform, 3), 3).unwrap();
+        let names: Vec<_> = model.transcript().iter().map(|call| call.name).collect();
+        let first = |wanted: &str| names.iter().position(|name| *name == wanted).unwrap();
+        let pages = match platform {
+            Platform::Snp => first("KVM_SEV_SNP_LAUNCH_UPDATE"),
+            _ => first("KVM_SEV_LAUNCH_UPDATE_DATA"),
+        };
+        let of_vp: Vec<_> = names[first("KVM_CREATE_VCPU")..pages]
+            .iter()
+            .filter(|name| **name == "KVM_CREATE_VCPU" || VP.contains(name))
+            .copied()
+            .collect();
+        // Plain SEV has no contexts, so its VPs keep KVM's reset state.
+        let mut one = vec!["KVM_CREATE_VCPU", "KVM_SET_CPUID2"];
+        if platform != Platform::Sev {
+            one.extend([
+                "KVM_GET_SREGS",
+                "KVM_SET_SREGS",
+                "KVM_SET_REGS",
+                "KVM_SET_DEBUGREGS",
+                "KVM_SET_XCRS",
+                "KVM_SET_MSRS",
+                "KVM_SET_XSAVE",
+                "KVM_GET_REGS",
+                "KVM_GET_SREGS",
+            ]);
+        }
+        assert_eq!(of_vp, one.repeat(3), "{platform}");
+        assert!(
+            names[pages..].iter().all(|name| *name != "KVM_SET_SREGS"),
+            "{platform}"
+        );
+    }
+}
+
 /// What SEV and SEV-ES have in common: everything up to the pages, and the end.
 const BEGINNING: [&str; 7] = [
     "KVM_CREATE_VM",

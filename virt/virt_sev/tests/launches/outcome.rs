@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //! What a launch leaves: digest, policy, page states, notes.
 
-use crate::rig::{RAM, launch, model, plan, small_plan};
+use crate::rig::{RAM, launch, launch_by, launch_with, model, plan, small_plan};
 use kvm_model::{FakeHost, ModelSys};
+use kvm_sys::Sys;
 use launch_digest::{Options, kvm_vmsa, measure};
 use launch_plan::{Contents, Import, Isolation, Origin, PageKind, PlanBuilder, VpContext, VpState};
 use std::sync::Arc;
-use virt_sev::Platform;
+use virt_sev::{Platform, Sev};
 use x86defs::vmsa::{KVM_VMSA_GPA, offset, sev_features};
 use x86defs::{cr0, cr4, efer};
 
@@ -25,6 +26,43 @@ fn the_firmwares_digest_is_the_one_that_measure_predicts() {
         assert_eq!(summary.policy, virt_sev::policy::usual(platform));
         assert!(summary.stopped.contains("does not run"));
     }
+}
+
+/// As on hardware: the same backend, which does not know that its host is a model.
+#[test]
+fn a_host_that_is_no_model_is_told_that_the_guest_does_not_run() {
+    for platform in Platform::ALL {
+        let model = model();
+        let sys: Arc<dyn Sys> = model.clone();
+        let facts = virt_sev::model::facts(&model.host());
+        let sev = Sev::open(&sys, &facts, platform, Default::default()).unwrap();
+        let summary = launch_by(&sev, &small_plan(platform, 1), 1).unwrap();
+        assert_eq!(summary.digest, model.launches().last().unwrap().digest);
+        assert_eq!(
+            summary.platform_digest, None,
+            "a security processor does not tell"
+        );
+        assert_eq!(
+            summary.stopped,
+            format!(
+                "the guest is launched and does not run: this program does not run {platform} guests on hardware yet, so it \
+                 ends here and the guest with it"
+            )
+        );
+        drop(sev);
+        assert_eq!((model.open_descriptors(), model.firmware_guests()), (0, 0));
+    }
+}
+
+#[test]
+fn host_data_reaches_the_firmware_as_it_was_given() {
+    let (model, host_data) = (model(), std::array::from_fn(|at| at as u8));
+    let options = virt_sev::Options {
+        host_data: Some(host_data),
+        ..Default::default()
+    };
+    launch_with(&model, (Platform::Snp, options), &small_plan(Platform::Snp, 1), 1).unwrap();
+    assert_eq!(model.launches().last().unwrap().host_data, host_data);
 }
 
 #[test]

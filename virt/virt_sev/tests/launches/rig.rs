@@ -124,6 +124,11 @@ pub(crate) fn launch_with(
     vps: u32,
 ) -> Result<LaunchSummary, String> {
     let sev = Sev::on_model(model, platform, options).map_err(|e| e.to_string())?;
+    launch_by(&sev, plan, vps)
+}
+
+/// The same by an open host.
+pub(crate) fn launch_by(sev: &Sev, plan: &LaunchPlan<'_>, vps: u32) -> Result<LaunchSummary, String> {
     let memory = GuestMemory::allocate(&[(0, RAM)]).unwrap();
     let mut host = HostValues::new(vps);
     host.set(ParameterKind::VpCount, vps.to_le_bytes().to_vec());
