@@ -74,10 +74,10 @@ pub enum IdBlockError {
         value: u32,
     },
     /// A version that the firmware does not know.
-    #[error("the id block has version {0}; only 1 is known")]
+    #[error("the id block has version {0}; only 1 is known; the firmware would answer INVALID_PARAM")]
     Version(u32),
     /// A key is not a point on P-384.
-    #[error("the {what} is not a point on curve p-384")]
+    #[error("the {what} is not a point on curve p-384; the firmware would answer INVALID_PARAM")]
     Key {
         /// "id key" or "author key".
         what: &'static str,
