@@ -23,6 +23,7 @@ pub mod fdt;
 pub mod hypercall;
 pub mod lab;
 pub mod lapic;
+pub mod legacy;
 pub mod memory;
 mod memory_functions;
 pub mod monitor;

@@ -9,6 +9,7 @@
 #![no_main]
 
 mod conformance_events;
+mod conformance_legacy;
 mod conformance_paging;
 mod conformance_segments;
 mod conformance_steps;
@@ -157,6 +158,7 @@ fn main(entry: &Entry) -> End {
     conformance_events::run(&transcript);
     conformance_steps::run(&transcript);
     conformance_system::run(&transcript);
+    conformance_legacy::run(&transcript);
     lab::restore();
     End::TestExit
 }

@@ -151,6 +151,8 @@ const NESTED: Deviations = &[
         "alignment-no-am",
         "the host's CR0.AM is on, and ring 3 runs on it",
     ),
+    ("legacy-gate-dpl", "INT n in ring 3 is #UD there"),
+    ("legacy-gate-cpl3", "as above"),
 ];
 
 /// Cases that do not come back from software-nested KVM.
@@ -163,6 +165,11 @@ const HANGS: Deviations = &[
         "nmi*",
         "an NMI is delivered although the one before has not returned",
     ),
+    (
+        "legacy-2-level*",
+        "it knows no paging outside long mode: the guest is lost when CR0.PG is set",
+    ),
+    ("legacy-pae*", "as above"),
 ];
 
 /// Names and texts of a transcript.
