@@ -21,9 +21,9 @@ pub(crate) struct Args {
     /// Boots of each guest with each program.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     boots: u16,
-    /// Only one part.
-    #[arg(long)]
-    only: Option<Part>,
+    /// Only these parts, with commas between them.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
 }
 
 /// A part of the figures.
@@ -45,7 +45,7 @@ enum Part {
 
 /// Runs them all.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let wanted = |part| args.only.is_none_or(|only| only == part);
+    let wanted = |part| args.only.is_empty() || args.only.contains(&part);
     for (part, package) in [
         (Part::Files, "vm_loaders"),
         (Part::Digests, "launch_digest"),
