@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CODE", conflicts_with_all = ["file", "loaders"])]
     explain: Option<String>,
     /// JSON instead of text (schema version 1).
-    #[arg(long, conflicts_with = "explain")]
+    #[arg(long)]
     json: bool,
 }
 
@@ -64,7 +64,7 @@ struct Report<'p> {
 /// Prints the problems; errors and loaders that refuse the file are findings.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     if let Some(code) = &args.explain {
-        return explain(code);
+        return explain(code, args.json);
     }
     let Some(path) = &args.file else {
         return Err(Failure::Usage("a file is needed".into()));
@@ -147,35 +147,70 @@ fn write_answer(out: &mut impl Write, answer: &Answer) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Prints a rule of the format or of a loader.
-fn explain(code: &str) -> Result<Outcome, Failure> {
-    if let Some(code) = Code::from_id(code) {
-        let info = code.info();
-        crate::output::stdout(|out| {
-            writeln!(
-                out,
-                "{} ({})\n  rule     {}\n  example  {}",
-                info.id, info.severity, info.rule, info.example
-            )
-        })?;
-        return Ok(Outcome::Fine);
+/// A rule of the format or of a loader, as `--explain --json` prints it (schema version 1).
+#[derive(Serialize)]
+struct Explained {
+    schema: u32,
+    code: &'static str,
+    /// `error`, `warning` or `note` of the format; `refused`, `crash`, `differs` or `note` of loaders.
+    weight: &'static str,
+    /// The loaders that have the rule; none for a rule of the format.
+    loaders: &'static [&'static str],
+    rule: &'static str,
+    example: &'static str,
+    /// Where a loader's rule was read.
+    source: Option<&'static str>,
+}
+
+impl Explained {
+    fn of(code: &str) -> Option<Self> {
+        if let Some(code) = Code::from_id(code) {
+            let info = code.info();
+            return Some(Self {
+                schema: SCHEMA,
+                code: info.id,
+                weight: info.severity.name(),
+                loaders: &[],
+                rule: info.rule,
+                example: info.example,
+                source: None,
+            });
+        }
+        let rule = RULES.iter().find(|rule| rule.id == code)?;
+        Some(Self {
+            schema: SCHEMA,
+            code: rule.id,
+            weight: rule.weight.name(),
+            loaders: rule.loaders,
+            rule: rule.rule,
+            example: rule.example,
+            source: Some(rule.source),
+        })
     }
-    let Some(rule) = RULES.iter().find(|rule| rule.id == code) else {
+}
+
+/// Prints the rule behind a code.
+fn explain(code: &str, json: bool) -> Result<Outcome, Failure> {
+    let Some(found) = Explained::of(code) else {
         return Err(Failure::Usage(format!(
             "there is no code {code}; check prints codes in brackets"
         )));
     };
+    if json {
+        crate::output::json(&found)?;
+        return Ok(Outcome::Fine);
+    }
     crate::output::stdout(|out| {
-        writeln!(
-            out,
-            "{} ({} for {})\n  rule     {}\n  example  {}\n  source   {}",
-            rule.id,
-            rule.weight.name(),
-            rule.loaders.join(", "),
-            rule.rule,
-            rule.example,
-            rule.source
-        )
+        let whose = match found.loaders {
+            [] => String::new(),
+            loaders => format!(" for {}", loaders.join(", ")),
+        };
+        writeln!(out, "{} ({}{whose})", found.code, found.weight)?;
+        writeln!(out, "  rule     {}\n  example  {}", found.rule, found.example)?;
+        match found.source {
+            Some(source) => writeln!(out, "  source   {source}"),
+            None => Ok(()),
+        }
     })?;
     Ok(Outcome::Fine)
 }

@@ -14,6 +14,14 @@ use vm_loaders::igvm::FormatVersion;
 /// Version of the schema.
 pub(crate) const SCHEMA: u32 = 1;
 
+/// A format version as JSON has it.
+pub(crate) const fn version_number(format: FormatVersion) -> u32 {
+    match format {
+        FormatVersion::V1 => 1,
+        FormatVersion::V2 => 2,
+    }
+}
+
 /// A written file.
 #[derive(Debug, Serialize)]
 pub(crate) struct Made {
@@ -55,7 +63,7 @@ impl Made {
             schema: SCHEMA,
             output: output.display().to_string(),
             bytes,
-            format_version: if format == FormatVersion::V1 { 1 } else { 2 },
+            format_version: version_number(format),
             platforms,
             beside: Vec::new(),
         })

@@ -11,6 +11,7 @@ use launch_digest::{
 use launch_plan::{Isolation, LaunchPlan};
 use serde::Serialize;
 use std::path::PathBuf;
+use vm_loaders::igvm::{File, MappedFile};
 
 /// Version of the `measure --json` schema.
 const SCHEMA: u32 = 1;
@@ -41,6 +42,15 @@ pub(crate) struct Args {
     /// it is that of a launch through KVM.
     #[arg(long, value_name = "DIGEST", value_parser = against::digest)]
     against: Option<Digest>,
+}
+
+/// The plans of all platforms of a file.
+pub(crate) fn plans<'a>(mapped: &MappedFile, file: &File<'a>) -> Result<Vec<LaunchPlan<'a>>, Failure> {
+    let platforms = file.platforms();
+    let plans = platforms.iter();
+    plans
+        .map(|platform| opened::plan(mapped, file, platform.isolation))
+        .collect()
 }
 
 /// The isolation that a platform name of this tool means.
@@ -95,10 +105,7 @@ struct Step {
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let mapped = opened::map(&args.file)?;
     let file = opened::read(&mapped)?;
-    let mut plans = Vec::new();
-    for platform in file.platforms() {
-        plans.push(opened::plan(&mapped, &file, platform.isolation)?);
-    }
+    let mut plans = progress::during("reading", || plans(&mapped, &file))?;
     if let Some(wanted) = args.platform
         && !plans.iter().any(|plan| plan.facts.isolation == wanted)
     {

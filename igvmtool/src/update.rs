@@ -14,8 +14,10 @@ mod seal;
 
 use crate::failure::{Failure, Outcome};
 use crate::inspect::platform;
-use crate::opened;
+use crate::{opened, progress};
 use launch_plan::Isolation;
+use serde::Serialize;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use vm_loaders::igvm::{Edit, File, Header, MappedFile, NewHeader, Section};
 
@@ -49,14 +51,8 @@ pub(crate) struct Args {
     /// Initial data of a parameter area. Repeatable.
     #[arg(long, value_name = "AREA=FILE", group = "change", value_parser = area_data)]
     parameter_data: Vec<(u32, PathBuf)>,
-    /// Takes a platform out. Repeatable. A step of its own: contents change before or after it.
-    #[arg(
-        long,
-        value_name = "PLATFORM",
-        group = "change",
-        value_parser = platform,
-        conflicts_with_all = ["kernel", "initrd", "cmdline", "firmware", "parameter_data", "merge"]
-    )]
+    /// Takes a platform out, before anything else changes. Repeatable.
+    #[arg(long, value_name = "PLATFORM", group = "change", value_parser = platform)]
     strip: Vec<Isolation>,
     /// Adds the platforms of another file that this one has not. Repeatable.
     #[arg(long, value_name = "FILE", group = "change")]
@@ -70,6 +66,9 @@ pub(crate) struct Args {
     /// P-384 private key in PEM that signs the ID key.
     #[arg(long, value_name = "PEM", requires = "id_key")]
     author_key: Option<PathBuf>,
+    /// JSON instead of text (schema version 1).
+    #[arg(long)]
+    json: bool,
 }
 
 /// Headers that can be taken out by name.
@@ -150,54 +149,135 @@ impl Inputs {
     }
 }
 
-/// Changes the file.
+/// Changes the file and says what became of its digests.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let mapped = opened::map(&args.file)?;
-    let file = opened::read(&mapped)?;
+    let updated = progress::during("updating", || update(args, &mapped))?;
+    for index in &updated.unknown_headers {
+        eprintln!("igvmtool: note: header {index} is of an unknown optional type and stays as it is");
+    }
+    if args.json {
+        crate::output::json(&updated)?;
+    } else {
+        crate::output::stdout(|out| updated.write(out))?;
+    }
+    opened::finish(&mapped, Outcome::Fine)
+}
+
+fn update(args: &Args, mapped: &MappedFile) -> Result<Updated, Failure> {
+    let before = opened::read(mapped)?;
     let inputs = Inputs::read(args)?;
+    let keys = seal::Keys::read(args.id_key.as_deref(), args.author_key.as_deref())?;
+    // A file of its own, so that new contents need to fit the platforms that are left, and those alone.
+    let stripped = match &args.strip[..] {
+        [] => None,
+        platforms => Some(stripped(&before, platforms, &args.output)?),
+    };
+    let file = match &stripped {
+        None => before.clone(),
+        Some((left, _)) => File::read(left.bytes())
+            .map_err(|problem| refuse(format!("--strip: what is left cannot be read: {problem}")))?,
+    };
     let mut edit = Edit::new(&file);
+    change(&mut edit, args, &inputs)?;
+    let unknown_headers = edit.unknown_headers().collect();
+    let encoded = edit.finish().map_err(refuse)?;
+    let draft = Draft::new(&args.output, ".draft");
+    crate::output::write(&draft.0, |out| encoded.write_to(out))?;
+    let updated = seal::finish(&before, &draft.0, &args.output, keys.as_ref())?;
+    Ok(Updated {
+        unknown_headers,
+        ..updated
+    })
+}
+
+/// What is left of a file without some platforms, and the draft that it is mapped from.
+fn stripped(file: &File<'_>, platforms: &[Isolation], output: &Path) -> Result<(MappedFile, Draft), Failure> {
+    let mut edit = Edit::new(file);
+    platforms::strip(&mut edit, platforms)?;
+    let encoded = edit.finish().map_err(refuse)?;
+    let draft = Draft::new(output, ".stripped");
+    crate::output::write(&draft.0, |out| encoded.write_to(out))?;
+    Ok((opened::map(&draft.0)?, draft))
+}
+
+/// Everything but stripping, in one edit.
+fn change<'a>(edit: &mut Edit<'a>, args: &Args, inputs: &'a Inputs) -> Result<(), Failure> {
     if let Some(policy) = args.policy {
-        set_policy(&mut edit, args.platform, policy)?;
+        set_policy(edit, args.platform, policy)?;
     }
     for (area, bytes) in &inputs.areas {
-        pages::set_area(&mut edit, *area, bytes)?;
+        pages::set_area(edit, *area, bytes)?;
     }
     if let Some(image) = &inputs.firmware {
-        firmware::replace(&mut edit, image)?;
+        firmware::replace(edit, image)?;
     }
     linux::replace(
-        &mut edit,
+        edit,
         inputs.kernel.as_deref(),
         inputs.initrd.as_deref(),
         args.cmdline.as_deref(),
     )?;
-    platforms::strip(&mut edit, &args.strip)?;
     for other in &inputs.merge {
         let other = opened::read(other)?;
-        platforms::merge(&mut edit, &other)?;
+        platforms::merge(edit, &other)?;
     }
     // Last, because changing a header that was taken out would bring it back.
-    drop_headers(&mut edit, &args.drop)?;
-    for index in edit.unknown_headers() {
-        eprintln!("igvmtool: note: header {index} is of an unknown optional type and stays as it is");
+    drop_headers(edit, &args.drop)
+}
+
+/// What became of a file, as `--json` prints it (schema version 1).
+#[derive(Debug, Serialize)]
+struct Updated {
+    schema: u32,
+    /// The file as it was named.
+    output: String,
+    bytes: u64,
+    format_version: u32,
+    /// In file order.
+    platforms: Vec<UpdatedPlatform>,
+    /// Whether the ID block was signed anew.
+    signed_anew: bool,
+    /// Headers of unknown optional types, which stay as they are.
+    unknown_headers: Vec<u32>,
+}
+
+/// A platform of it.
+#[derive(Debug, Serialize)]
+struct UpdatedPlatform {
+    platform: &'static str,
+    /// `None` where there was none: on other platforms, and before a platform was merged in.
+    launch_digest_before: Option<String>,
+    launch_digest: Option<String>,
+}
+
+impl Updated {
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        for row in &self.platforms {
+            let name = row.platform;
+            match (&row.launch_digest_before, &row.launch_digest) {
+                (Some(old), Some(new)) if old == new => {
+                    writeln!(out, "{name}: the launch digest stays {new}")?;
+                }
+                (Some(old), Some(new)) => writeln!(out, "{name}: the launch digest {old} becomes {new}")?,
+                (None, Some(new)) => writeln!(out, "{name}: the launch digest is {new}")?,
+                (_, None) => {}
+            }
+        }
+        if self.signed_anew {
+            writeln!(out, "snp: the id block is signed anew")?;
+        }
+        Ok(())
     }
-    let encoded = edit.finish().map_err(refuse)?;
-    let draft = Draft::new(&args.output);
-    crate::output::write(&draft.0, |out| encoded.write_to(out))?;
-    let keys = seal::Keys::read(args.id_key.as_deref(), args.author_key.as_deref())?;
-    let seal = || seal::finish(&file, &draft.0, &args.output, keys.as_ref());
-    let lines = crate::progress::during("checking and measuring", seal)?;
-    lines.iter().for_each(|line| println!("{line}"));
-    opened::finish(&mapped, Outcome::Fine)
 }
 
 /// A result that is not checked yet; goes away with this value.
 struct Draft(PathBuf);
 
 impl Draft {
-    fn new(output: &Path) -> Self {
+    fn new(output: &Path, ending: &str) -> Self {
         let mut name = output.as_os_str().to_owned();
-        name.push(".draft");
+        name.push(ending);
         Self(name.into())
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::made::Made;
+use crate::progress;
 use launch_plan::Isolation;
 use std::path::PathBuf;
 use vm_loaders::igvm::{EncodeOptions, FormatVersion, encode};
@@ -95,6 +96,14 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
 
 /// Writes the file.
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
+    if let Some(made) = progress::during("wrapping", || wrap(args))? {
+        crate::output::json(&made)?;
+    }
+    Ok(Outcome::Fine)
+}
+
+/// Wraps; describes the result if `--json` asks for it.
+fn wrap(args: &Args) -> Result<Option<Made>, Failure> {
     let shown = args.firmware.display();
     let image = std::fs::read(&args.firmware).map_err(|e| Failure::Unreadable(format!("{shown}: {e}")))?;
     let signature = u32::try_from(args.cpu_signature)
@@ -124,8 +133,6 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     );
     let encoded = encoded.map_err(|e| Failure::Usage(e.to_string()))?;
     crate::output::write(&args.output, |out| encoded.write_to(out))?;
-    if args.json {
-        crate::output::json(&Made::new(&args.output, encoded.len(), format, &plans)?)?;
-    }
-    Ok(Outcome::Fine)
+    let describe = || Made::new(&args.output, encoded.len(), format, &plans);
+    args.json.then(describe).transpose()
 }

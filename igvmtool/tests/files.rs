@@ -13,8 +13,12 @@ mod diff;
 mod edit;
 #[path = "files/everything.rs"]
 mod everything;
+#[path = "files/exit_codes.rs"]
+mod exit_codes;
 #[path = "files/guide.rs"]
 mod guide;
+#[path = "files/json.rs"]
+mod json;
 #[path = "files/picture.rs"]
 mod picture;
 #[path = "files/program.rs"]

@@ -4,11 +4,12 @@
 //! Always true: a file whose ID block expects another digest or policy than the file now has is never
 //! written. Not here: signing a file that had no block (`sign`).
 
-use super::refuse;
+use super::{Updated, UpdatedPlatform, refuse};
 use crate::failure::Failure;
+use crate::made::{SCHEMA, version_number};
 use crate::opened;
 use launch_digest::id_block::{IdBlockFields, signing_key_from_pem};
-use launch_digest::{Digest, Options, measure};
+use launch_digest::{Options, measure};
 use launch_plan::{IdBlock, Isolation};
 use p384::ecdsa::SigningKey;
 use std::path::Path;
@@ -36,13 +37,13 @@ impl Keys {
     }
 }
 
-/// Checks the draft, signs it if need be and gives it its name. Lines to print.
+/// Checks the draft, signs it if need be and gives it its name. What became of it.
 pub(super) fn finish(
     before: &File<'_>,
     draft: &Path,
     output: &Path,
     keys: Option<&Keys>,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Updated, Failure> {
     let mapped = opened::map(draft)?;
     let after = opened::read(&mapped)?;
     let problems = after.check();
@@ -52,21 +53,21 @@ pub(super) fn finish(
     {
         return Err(refuse(format!("the result would have an error: {error}")));
     }
-    let mut lines = Vec::new();
-    for platform in after.platforms() {
-        let (old, new) = (
-            digest(before, platform.isolation),
-            digest(&after, platform.isolation),
-        );
-        let name = platform.isolation;
-        let line = match (old, new) {
-            (Some(old), Some(new)) if old == new => format!("{name}: the launch digest stays {new}"),
-            (Some(old), Some(new)) => format!("{name}: the launch digest {old} becomes {new}"),
-            (None, Some(new)) => format!("{name}: the launch digest is {new}"),
-            (_, None) => continue,
-        };
-        lines.push(line);
-    }
+    let platforms = after.platforms();
+    let platforms = platforms.iter().map(|platform| UpdatedPlatform {
+        platform: platform.isolation.name(),
+        launch_digest_before: digest(before, platform.isolation),
+        launch_digest: digest(&after, platform.isolation),
+    });
+    let mut updated = Updated {
+        schema: SCHEMA,
+        output: output.display().to_string(),
+        bytes: mapped.bytes().len() as u64,
+        format_version: version_number(after.fixed_header().version),
+        platforms: platforms.collect(),
+        signed_anew: false,
+        unknown_headers: Vec::new(),
+    };
     match stale_block(&after)? {
         None if keys.is_some() => {
             return Err(refuse(
@@ -82,18 +83,18 @@ pub(super) fn finish(
                 ));
             };
             let block = fields.sign(&keys.id, keys.author.as_ref());
-            write_signed(&after, old, &block, output)?;
-            lines.push("snp: the id block is signed anew".to_owned());
+            updated.bytes = write_signed(&after, old, &block, output)?;
+            updated.signed_anew = true;
         }
     }
-    Ok(lines)
+    Ok(updated)
 }
 
-fn digest(file: &File<'_>, isolation: Isolation) -> Option<Digest> {
+/// `None` where there is no such platform, or none that has a digest.
+fn digest(file: &File<'_>, isolation: Isolation) -> Option<String> {
     let plan = file.plan(isolation).ok()?;
-    measure(&plan, &Options::default())
-        .ok()
-        .map(|measurement| measurement.digest)
+    let measurement = measure(&plan, &Options::default()).ok()?;
+    Some(measurement.digest.to_string())
 }
 
 /// The index of an ID block that does not fit the file any more, and what it must say.
@@ -130,7 +131,8 @@ fn launch_digest_and_policy_fit(block: &IdBlock, policy: u64, digest: &[u8; 48])
     launch_digest::id_block::verify(block, policy, digest).is_ok()
 }
 
-fn write_signed(file: &File<'_>, index: u32, block: &IdBlock, output: &Path) -> Result<(), Failure> {
+/// Writes the file with a new block; its size.
+fn write_signed(file: &File<'_>, index: u32, block: &IdBlock, output: &Path) -> Result<u64, Failure> {
     let mask = file
         .platforms()
         .iter()
@@ -140,5 +142,6 @@ fn write_signed(file: &File<'_>, index: u32, block: &IdBlock, output: &Path) -> 
     edit.replace(index, NewHeader::new(&snp_id_block(block, mask)))
         .map_err(refuse)?;
     let encoded = edit.finish().map_err(refuse)?;
-    crate::output::write(output, |out| encoded.write_to(out))
+    crate::output::write(output, |out| encoded.write_to(out))?;
+    Ok(encoded.len())
 }

@@ -152,8 +152,58 @@ fn platforms_are_stripped_and_merged() {
         );
     }
     work.refused(&["--strip", "native"], "the file has no platform native");
-    work.refused(&["--strip", "tdx", "--merge", &other], "cannot be used with");
     work.refused(&["--strip", "snp", "--strip", "tdx"], "[platform-none]");
+    // Stripping comes first, so a platform can make room for that of another file.
+    let mut changed = builder(Shape::of(Isolation::Snp));
+    changed.plan_mut().facts.policy = Some(0xB_0000);
+    let newer = work.folder.write("newer.igvm", v1(changed));
+    let exchanged = work.update(&["--strip", "snp", "--merge", &newer]);
+    assert_eq!(names(&exchanged), [Isolation::Tdx, Isolation::Snp]);
+    let snp = File::read(&exchanged).unwrap().plan(Isolation::Snp).unwrap();
+    assert_eq!(snp.facts.policy, Some(0xB_0000));
+    assert!(!work.folder.path("after.igvm.stripped").exists());
+}
+
+#[test]
+fn stripping_and_new_contents_at_once_equal_one_after_the_other() {
+    let image = ovmf_image();
+    let wrap = |image: &[u8], platforms: &[Isolation]| {
+        let plans = platforms.iter().map(|&isolation| {
+            let mut options = ovmf::WrapOptions::new(isolation, 2);
+            options.mirror = isolation == Isolation::Native;
+            ovmf::plan(image, &options).unwrap()
+        });
+        file(&plans.collect::<Vec<_>>(), FormatVersion::V1)
+    };
+    let mut other = image.clone();
+    other[0x5000] ^= 0xFF;
+    let work = Work::on(&wrap(&image, &[Isolation::Native, Isolation::Snp]));
+    let firmware = work.folder.write("new.fd", &other);
+    for left in [Isolation::Native, Isolation::Snp] {
+        let gone = if left == Isolation::Snp { "native" } else { "snp" };
+        let at_once = work.update(&["--strip", gone, "--firmware", &firmware]);
+        let anew = wrap(&other, &[left]);
+        let (ours, anew) = (File::read(&at_once).unwrap(), File::read(&anew).unwrap());
+        let comparison = igvmtool::compare::compare(&ours, &anew);
+        // The mask of a platform stays when others go.
+        let same = comparison.differences.iter().all(|row| row.place == "mask");
+        assert!(same && ours.platforms().len() == 1, "{comparison:#?}");
+        let stripped = Work::on(&work.update(&["--strip", gone]));
+        assert_eq!(stripped.update(&["--firmware", &firmware]), at_once, "{left}");
+    }
+    work.refused(
+        &["--strip", "snp", "--policy", "0xb0000", "--platform", "snp"],
+        "--policy: the file has no such platform",
+    );
+    let linux = linux_file(&bzimage(0x90, 0x5000), &[1; 5000], "console=ttyS0");
+    let work = Work::on(&linux);
+    let vsm = v1(builder(Shape::of(Isolation::Vsm)));
+    let vsm = work.folder.write("vsm.igvm", vsm);
+    let both = Work::on(&work.update(&["--merge", &vsm]));
+    let kernel = both.folder.write("kernel", bzimage(0xCC, 0x7400));
+    let change = ["--kernel", &kernel, "--cmdline", "quiet"];
+    let bytes = both.update(&[&["--strip", "vsm"], &change[..]].concat());
+    assert_eq!(bytes, work.update(&change));
 }
 
 #[test]
