@@ -35,6 +35,7 @@ const PAYLOADS: &[Payload] = &[
     at("triple_fault", 0x20_0000),
     at("unhandled_instruction", 0x20_0000),
     at("virtio_probe", 0x20_0000),
+    at("machine_suite", 0x20_0000),
     at("conformance", 0x20_0000),
 ];
 

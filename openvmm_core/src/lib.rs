@@ -45,6 +45,6 @@ mod vmbus_devices;
 mod vp_thread;
 
 pub use ending::{Ended, HaltReason};
-pub use serial::{InputSink, SerialEnd};
+pub use serial::{InputSink, SerialEnd, SerialEnds};
 pub use trace::TraceOptions;
 pub use vm::{IsolatedOptions, VmOptions, Worker, dry_run, launch_isolated, spawn};

@@ -10,7 +10,7 @@ use crate::hyperv_machine;
 use crate::layout::FOUR_GIB;
 use crate::load::Files;
 use crate::pci_devices;
-use crate::serial::{InputSink, SerialBridge, SerialEnd};
+use crate::serial::{InputSink, SerialBridge, SerialEnds};
 use crate::uefi_devices;
 use crate::variables;
 use crate::vmbus_devices;
@@ -28,7 +28,7 @@ use vm_loaders::ovmf::VariableStore;
 use vmbus::VmBus;
 
 /// A connector that waits for its port's input sink, and the sink.
-type Pending = (Box<dyn FnOnce(InputSink) + Send>, InputSink);
+pub(crate) type Pending = (Box<dyn FnOnce(InputSink) + Send>, InputSink);
 
 /// The finished devices.
 pub(crate) struct Machine {
@@ -52,8 +52,8 @@ pub(crate) struct MachineSource<'v> {
     pub(crate) variables: Option<&'v VariableStore>,
     /// RAM, for devices that reach it on their own.
     pub(crate) memory: GuestMemory,
-    /// The outer ends of COM1 to COM4.
-    pub(crate) serial: [Option<SerialEnd>; 4],
+    /// The outer ends of its serial ports and consoles.
+    pub(crate) serial: SerialEnds,
 }
 
 /// Builds the devices of `source` for a partition that is reached through `world`.
@@ -73,7 +73,7 @@ pub(crate) fn build(
     } = source;
     let mut bridges = [const { None }; 4];
     let mut connectors = [const { None }; 4];
-    for (i, end) in serial.into_iter().enumerate() {
+    for (i, end) in serial.com.into_iter().enumerate() {
         let Some(end) = end else { continue };
         bridges[i] = Some(SerialBridge::new(end.output));
         connectors[i] = Some(end.connect_input);
@@ -100,7 +100,10 @@ pub(crate) fn build(
     let uefi = uefi
         .map(|settings| uefi_devices::add(&mut composition, config, settings, &world, memory.dma()))
         .transpose()?;
-    let boot_order = pci_devices::add(&mut composition, config, layout, &memory.dma())?;
+    let pci_devices::Added {
+        boot_order,
+        console_input,
+    } = pci_devices::add(&mut composition, config, layout, &memory.dma(), serial.virtio)?;
     if layout.machine == openvmm_defs::Machine::Ovmf
         && let Some(pci) = &composition.pci
     {
@@ -119,7 +122,7 @@ pub(crate) fn build(
         composition.mmio_device("flash", store.gpa, flash.len(), flash)?;
     }
     let uarts = composition.serial.clone();
-    let mut pending_input = Vec::new();
+    let mut pending_input: Vec<Pending> = console_input.into_iter().collect();
     for ((bridge, connector), uart) in bridges.iter().zip(connectors).zip(uarts) {
         if let (Some(bridge), Some(connector), Some(uart)) = (bridge, connector, uart) {
             pending_input.push((connector, bridge.sink(move || ring(&uart))));

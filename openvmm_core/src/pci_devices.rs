@@ -6,6 +6,8 @@
 //! Not here: what the devices do (`virtio`), where windows are (`layout`).
 
 use crate::entropy::EntropySource;
+use crate::machine::Pending;
+use crate::serial::{SerialBridge, SerialEnd};
 use anyhow::Context;
 use block::{Disk, DiskOptions};
 use chipset::machine::{Composition, RootComplex};
@@ -16,7 +18,7 @@ use openvmm_defs::{Config, DiskConfig, DiskFormat, MemoryLayout, PciDeviceConfig
 use pci::{Bdf, PciFunction, PciRoot};
 use std::sync::{Arc, Mutex};
 use tap::Tap;
-use virtio::{Blk, Net, Rng, VirtioDevice, VirtioPci, Vsock};
+use virtio::{Blk, Console, Net, Rng, VirtioDevice, VirtioPci, Vsock};
 
 /// A bus that devices go on.
 enum Bus {
@@ -26,30 +28,45 @@ enum Bus {
     Complexes(Vec<(String, RootComplex)>),
 }
 
-/// Adds the devices of `config` to the machine. Gives the OpenFirmware paths of those that firmware can
-/// boot from, in order.
+/// What the machine needs to know of the devices that were added.
+#[derive(Default)]
+pub(crate) struct Added {
+    /// OpenFirmware paths of those that firmware can boot from, in order.
+    pub(crate) boot_order: Vec<String>,
+    /// The console's input.
+    pub(crate) console_input: Option<Pending>,
+}
+
+/// Adds the devices of `config` to the machine; `console` is where its virtio console leads.
 pub(crate) fn add(
     composition: &mut Composition,
     config: &Config,
     layout: &MemoryLayout,
     ram: &DmaMemory,
-) -> anyhow::Result<Vec<String>> {
-    let mut boot_order = Vec::new();
+    console: Option<SerialEnd>,
+) -> anyhow::Result<Added> {
     let bus = match &composition.pci {
         Some(pci) => Bus::Machine(pci.clone()),
         None => Bus::Complexes(root_complexes(composition, config, layout)?),
     };
+    let mut adder = Adder {
+        composition,
+        bus,
+        ram,
+        deterministic: config.deterministic,
+        console,
+        added: Added::default(),
+    };
     for device in &config.pci.devices {
-        let bdf = add_device(composition, &bus, device, ram, config.deterministic)
-            .with_context(|| device.name.clone())?;
-        boot_order.extend(boot_path(device, bdf));
+        let bdf = adder.add(device).with_context(|| device.name.clone())?;
+        adder.added.boot_order.extend(boot_path(device, bdf));
     }
-    if let Bus::Complexes(complexes) = bus {
+    if let Bus::Complexes(complexes) = adder.bus {
         for (_, complex) in complexes {
-            composition.finish_root_complex(complex)?;
+            adder.composition.finish_root_complex(complex)?;
         }
     }
-    Ok(boot_order)
+    Ok(adder.added)
 }
 
 /// The path by which OVMF knows a device that it can boot from.
@@ -57,7 +74,10 @@ fn boot_path(device: &PciDeviceConfig, bdf: Bdf) -> Option<String> {
     match device.kind {
         PciDeviceKind::VirtioBlk(_) => Some(format!("/pci@i0cf8/scsi@{:x}/disk@0,0", bdf.device())),
         PciDeviceKind::Nvme(_) => Some(format!("/pci@i0cf8/pci1b36,10@{:x}/namespace@1,0", bdf.device())),
-        PciDeviceKind::VirtioNet(_) | PciDeviceKind::VirtioRng | PciDeviceKind::VirtioVsock(_) => None,
+        PciDeviceKind::VirtioNet(_)
+        | PciDeviceKind::VirtioRng
+        | PciDeviceKind::VirtioVsock(_)
+        | PciDeviceKind::VirtioConsole(_) => None,
     }
 }
 
@@ -122,53 +142,73 @@ impl Bus {
     }
 }
 
-fn add_device(
-    composition: &mut Composition,
-    bus: &Bus,
-    device: &PciDeviceConfig,
-    ram: &DmaMemory,
+/// Adds devices one by one.
+struct Adder<'m> {
+    composition: &'m mut Composition,
+    bus: Bus,
+    ram: &'m DmaMemory,
     deterministic: Option<u64>,
-) -> anyhow::Result<Bdf> {
-    let place = bus.place(device.root_complex.as_deref())?;
-    let threads = deterministic.is_none();
-    let msi = composition.msi_target();
-    if let PciDeviceKind::Nvme(disks) = &device.kind {
-        let disks = disks.iter().map(open).collect::<anyhow::Result<_>>()?;
-        let wiring = nvme::Wiring {
-            ram: ram.clone(),
-            msi,
-            line: place.line.clone(),
-            threads,
-        };
-        let function = NvmePci::new(&device.name, disks, wiring)?;
-        let bar = function.bar();
-        place.attach(composition, &device.name, function, bar)?;
-    } else {
-        let wiring = virtio::Wiring {
-            ram: ram.clone(),
-            msi,
-            line: place.line.clone(),
-            threads,
-        };
-        let function = VirtioPci::new(&device.name, virtio_device(&device.kind, deterministic)?, wiring)?;
-        let bar = function.bar();
-        place.attach(composition, &device.name, function, bar)?;
-    }
-    tracing::info!("{} is PCI function {}", device.name, place.bdf);
-    Ok(place.bdf)
+    /// Where the console leads, until it is made.
+    console: Option<SerialEnd>,
+    added: Added,
 }
 
-fn virtio_device(kind: &PciDeviceKind, deterministic: Option<u64>) -> anyhow::Result<Box<dyn VirtioDevice>> {
-    Ok(match kind {
-        PciDeviceKind::VirtioBlk(disk) => Box::new(Blk::new(open(disk)?)),
-        PciDeviceKind::VirtioNet(net) => Box::new(Net::new(Tap::open(&net.interface)?, net.mac)),
-        PciDeviceKind::VirtioRng => Box::new(rng(deterministic)),
-        PciDeviceKind::VirtioVsock(vsock) => Box::new(
-            Vsock::listen(vsock.guest_cid.into(), &vsock.path)
-                .with_context(|| vsock.path.display().to_string())?,
-        ),
-        PciDeviceKind::Nvme(_) => anyhow::bail!("an NVMe controller is no virtio device"),
-    })
+impl Adder<'_> {
+    fn add(&mut self, device: &PciDeviceConfig) -> anyhow::Result<Bdf> {
+        let place = self.bus.place(device.root_complex.as_deref())?;
+        let threads = self.deterministic.is_none();
+        let msi = self.composition.msi_target();
+        if let PciDeviceKind::Nvme(disks) = &device.kind {
+            let disks = disks.iter().map(open).collect::<anyhow::Result<_>>()?;
+            let wiring = nvme::Wiring {
+                ram: self.ram.clone(),
+                msi,
+                line: place.line.clone(),
+                threads,
+            };
+            let function = NvmePci::new(&device.name, disks, wiring)?;
+            let bar = function.bar();
+            place.attach(self.composition, &device.name, function, bar)?;
+        } else {
+            let wiring = virtio::Wiring {
+                ram: self.ram.clone(),
+                msi,
+                line: place.line.clone(),
+                threads,
+            };
+            let function = self.virtio_function(device, wiring)?;
+            let bar = function.bar();
+            place.attach(self.composition, &device.name, function, bar)?;
+        }
+        tracing::info!("{} is PCI function {}", device.name, place.bdf);
+        Ok(place.bdf)
+    }
+
+    fn virtio_function(
+        &mut self,
+        device: &PciDeviceConfig,
+        wiring: virtio::Wiring,
+    ) -> anyhow::Result<VirtioPci> {
+        let made: Box<dyn VirtioDevice> = match &device.kind {
+            PciDeviceKind::VirtioBlk(disk) => Box::new(Blk::new(open(disk)?)),
+            PciDeviceKind::VirtioNet(net) => Box::new(Net::new(Tap::open(&net.interface)?, net.mac)),
+            PciDeviceKind::VirtioRng => Box::new(rng(self.deterministic)),
+            PciDeviceKind::VirtioVsock(vsock) => Box::new(
+                Vsock::listen(vsock.guest_cid.into(), &vsock.path)
+                    .with_context(|| vsock.path.display().to_string())?,
+            ),
+            PciDeviceKind::VirtioConsole(_) => {
+                let end = self.console.take().context("a second console")?;
+                let bridge = SerialBridge::new(end.output);
+                let function = VirtioPci::new(&device.name, Box::new(Console::new(bridge.clone())), wiring)?;
+                let waker = function.waker();
+                self.added.console_input = Some((end.connect_input, bridge.sink(move || waker.wake())));
+                return Ok(function);
+            }
+            PciDeviceKind::Nvme(_) => anyhow::bail!("an NVMe controller is no virtio device"),
+        };
+        Ok(VirtioPci::new(&device.name, made, wiring)?)
+    }
 }
 
 impl Place {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-//! Between a UART and whatever its port leads to.
+//! Between a UART or a virtio console and whatever it leads to.
 //!
-//! Always true: neither side of the UART ever waits. Only the thread that brings input waits, when the
+//! Always true: the device never waits. Only the thread that brings input waits, when the
 //! guest does not read. Not here: files, sockets, terminals (the binary's).
 
 use chipset::uart::SerialIo;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use virtio::ConsoleIo;
 
 /// Most bytes that wait for the guest to read them.
 const INPUT_CAPACITY: usize = 64 << 10;
@@ -23,13 +24,22 @@ pub struct SerialEnd {
     pub connect_input: Box<dyn FnOnce(InputSink) + Send>,
 }
 
+/// The outer ends of everything serial that a VM has.
+#[derive(Debug, Default)]
+pub struct SerialEnds {
+    /// COM1 to COM4.
+    pub com: [Option<SerialEnd>; 4],
+    /// The virtio console.
+    pub virtio: Option<SerialEnd>,
+}
+
 impl std::fmt::Debug for SerialEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SerialEnd")
     }
 }
 
-/// The inner end, which the UART talks to.
+/// The inner end, which the device talks to.
 pub(crate) struct SerialBridge {
     output: Mutex<Box<dyn Write + Send>>,
     input: Mutex<VecDeque<u8>>,
@@ -43,6 +53,24 @@ impl SerialBridge {
             input: Mutex::default(),
             taken: Condvar::new(),
         })
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        // The output is a queue that reports its own troubles.
+        let _ = output.write_all(bytes);
+    }
+
+    fn take(&self, buffer: &mut [u8]) -> usize {
+        let mut queue = self.waiting();
+        let count = buffer.len().min(queue.len());
+        for (slot, byte) in buffer.iter_mut().zip(queue.drain(..count)) {
+            *slot = byte;
+        }
+        if count > 0 {
+            self.taken.notify_all();
+        }
+        count
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<u8>> {
@@ -65,24 +93,21 @@ impl SerialBridge {
 
 impl SerialIo for SerialBridge {
     fn output(&self, byte: u8) {
-        // The output is a queue that reports its own troubles.
-        let _ = self
-            .output
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write_all(&[byte]);
+        self.write(&[byte]);
     }
 
     fn input(&self, buffer: &mut [u8]) -> usize {
-        let mut queue = self.waiting();
-        let count = buffer.len().min(queue.len());
-        for (slot, byte) in buffer.iter_mut().zip(queue.drain(..count)) {
-            *slot = byte;
-        }
-        if count > 0 {
-            self.taken.notify_all();
-        }
-        count
+        self.take(buffer)
+    }
+}
+
+impl ConsoleIo for SerialBridge {
+    fn output(&self, bytes: &[u8]) {
+        self.write(bytes);
+    }
+
+    fn input(&self, buffer: &mut [u8]) -> usize {
+        self.take(buffer)
     }
 }
 
@@ -109,13 +134,13 @@ mod tests {
         let mut seen: Vec<u8> = Vec::new();
         let mut buffer = [0; 1000];
         while seen.len() < sent.len() {
-            let count = bridge.input(&mut buffer);
+            let count = bridge.take(&mut buffer);
             assert!(bridge.waiting().len() <= INPUT_CAPACITY);
             seen.extend(&buffer[..count]);
         }
         writer.join().unwrap();
         assert!(seen == sent);
         assert_eq!(rings.load(Ordering::SeqCst), 6);
-        assert_eq!(bridge.input(&mut buffer), 0);
+        assert_eq!(bridge.take(&mut buffer), 0);
     }
 }

@@ -20,7 +20,7 @@ use crate::machine::{self, Machine, MachineSource};
 use crate::power::PowerPort;
 use crate::report::{self, Report, Timings};
 use crate::rpc::Requests;
-use crate::serial::SerialEnd;
+use crate::serial::SerialEnds;
 use crate::timer_thread::TimerThread;
 use crate::trace::{Trace, TraceOptions};
 use crate::vp_thread::{Event, VpThread};
@@ -40,8 +40,8 @@ pub struct VmOptions {
     pub config: Config,
     /// What runs it.
     pub hypervisor: Arc<dyn Hypervisor>,
-    /// The outer ends of COM1 to COM4.
-    pub serial: [Option<SerialEnd>; 4],
+    /// The outer ends of its serial ports and consoles.
+    pub serial: SerialEnds,
     /// Random bytes.
     pub entropy: EntropySource,
     /// Where to write what the loader did.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! PCI devices and root complexes as a user asks for them.
 
+use crate::SerialBackend;
 use std::path::PathBuf;
 
 /// Everything on PCI that the machine does not have by itself.
@@ -11,6 +12,16 @@ pub struct PciConfig {
     pub root_complexes: Vec<RootComplexConfig>,
     /// Devices in the order of their device numbers.
     pub devices: Vec<PciDeviceConfig>,
+}
+
+impl PciConfig {
+    /// Where the virtio console leads, if there is one.
+    pub fn console(&self) -> Option<&SerialBackend> {
+        self.devices.iter().find_map(|device| match &device.kind {
+            PciDeviceKind::VirtioConsole(backend) => Some(backend),
+            _ => None,
+        })
+    }
 }
 
 /// A root complex.
@@ -73,6 +84,8 @@ pub enum PciDeviceKind {
     VirtioRng,
     /// virtio-vsock.
     VirtioVsock(VsockConfig),
+    /// virtio-console; at most one.
+    VirtioConsole(SerialBackend),
 }
 
 /// A tap interface and the guest's address on it.

@@ -220,6 +220,9 @@ pub(crate) struct DeviceArgs {
     /// Sockets to and from the guest: PATH[,cid=N]; programs connect to PATH, and the guest to PATH_PORT.
     #[arg(long, value_name = "SPEC", value_parser = net::parse_vsock)]
     pub(crate) virtio_vsock: Option<VsockConfig>,
+    /// Virtio console; backends as for --com1.
+    #[arg(long, value_name = "BACKEND", value_parser = serial::parse)]
+    pub(crate) virtio_console: Option<SerialBackend>,
 }
 
 /// Serial ports.

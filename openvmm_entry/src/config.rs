@@ -77,8 +77,13 @@ pub(crate) type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 /// Checks and completes the command line. `env` is only asked for what `--uefi` needs.
 pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch> {
     conflicts::check(&cli).map_err(UsageError)?;
-    let com = com_ports(&cli.serial).map_err(UsageError)?;
-    if cli.run.paused && !com.contains(&SerialBackend::Console) {
+    let virtio_console = cli.devices.virtio_console.as_ref();
+    let com = com_ports(&cli.serial, virtio_console).map_err(UsageError)?;
+    let has_terminal = com
+        .iter()
+        .chain(virtio_console)
+        .any(|backend| *backend == SerialBackend::Console);
+    if cli.run.paused && !has_terminal {
         let text = "--paused needs a serial port with the backend console, because resume is typed at its Ctrl-Q \
                     prompt; add --com1 console or drop --paused";
         return Err(UsageError(text.into()).into());
@@ -169,17 +174,20 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
     })
 }
 
-/// COM1 is the console unless it, or another port, was told otherwise.
-fn com_ports(serial: &SerialArgs) -> Result<[SerialBackend; 4], String> {
+/// COM1 is the console unless it, another port or the virtio console was told otherwise.
+fn com_ports(serial: &SerialArgs, virtio: Option<&SerialBackend>) -> Result<[SerialBackend; 4], String> {
     let given = [&serial.com1, &serial.com2, &serial.com3, &serial.com4];
-    let mut consoles = (1..)
-        .zip(given)
-        .filter(|(_, b)| **b == Some(SerialBackend::Console))
-        .map(|(n, _)| n);
+    let names = ["COM1", "COM2", "COM3", "COM4", "the virtio console"];
+    let backends = given.into_iter().map(Option::as_ref).chain([virtio]);
+    let mut consoles = names
+        .into_iter()
+        .zip(backends)
+        .filter(|(_, b)| *b == Some(&SerialBackend::Console))
+        .map(|(name, _)| name);
     let (first, second) = (consoles.next(), consoles.next());
     if let (Some(first), Some(second)) = (first, second) {
         return Err(format!(
-            "COM{first} and COM{second} are both console, but there is one terminal; give one of them another backend"
+            "{first} and {second} are both console, but there is one terminal; give one of them another backend"
         ));
     }
     let mut com = given.map(|b| b.clone().unwrap_or_default());

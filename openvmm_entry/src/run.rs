@@ -46,10 +46,10 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
     let hypervisor = backends::choose(&hypervisor, config.deterministic.is_some())?;
     let (client, requests) = rpc::channel();
     signals::watch(client.clone()).context("cannot watch for signals")?;
-    let (ports, serial) = Ports::open(&config.com, &client)?;
-    let terminal = config
-        .com
-        .contains(&SerialBackend::Console)
+    let (ports, serial) = Ports::open(&config.com, config.pci.console(), &client)?;
+    let backends = || config.com.iter().chain(config.pci.console());
+    let terminal = backends()
+        .any(|backend| *backend == SerialBackend::Console)
         .then(RawTerminal::enter);
     let (paused, vp_count) = (config.paused, config.processors);
     let worker = spawn(

@@ -10,7 +10,7 @@ mod queue;
 
 use crate::console;
 use openvmm_core::rpc::VmClient;
-use openvmm_core::{InputSink, SerialEnd};
+use openvmm_core::{InputSink, SerialEnd, SerialEnds};
 use openvmm_defs::SerialBackend;
 use queue::Queue;
 use std::io::Write;
@@ -23,9 +23,9 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// A port could not be connected.
 #[derive(Debug, thiserror::Error)]
-#[error("--com{port} {what}")]
+#[error("--{option} {what}")]
 pub(crate) struct SerialError {
-    port: usize,
+    option: String,
     what: String,
     source: std::io::Error,
 }
@@ -38,19 +38,26 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Connects the ports. Keys go to the port whose backend is the console.
+    /// Connects COM1 to COM4 and the virtio console. Keys go to the one whose backend is the console.
     pub(crate) fn open(
         com: &[SerialBackend; 4],
+        virtio: Option<&SerialBackend>,
         client: &VmClient,
-    ) -> Result<(Self, [Option<SerialEnd>; 4]), SerialError> {
+    ) -> Result<(Self, SerialEnds), SerialError> {
         let mut ports = Self::default();
-        let mut ends = [const { None }; 4];
-        for (i, (backend, end)) in com.iter().zip(&mut ends).enumerate() {
-            *end = ports.connect(backend, client).map_err(|source| SerialError {
-                port: i + 1,
+        let mut ends = SerialEnds::default();
+        let mut connect = |option: String, backend: &SerialBackend| {
+            ports.connect(backend, client).map_err(|source| SerialError {
+                option,
                 what: describe(backend),
                 source,
-            })?;
+            })
+        };
+        for (number, (backend, end)) in (1..).zip(com.iter().zip(&mut ends.com)) {
+            *end = connect(format!("com{number}"), backend)?;
+        }
+        if let Some(backend) = virtio {
+            ends.virtio = connect("virtio-console".into(), backend)?;
         }
         Ok((ports, ends))
     }

@@ -119,11 +119,6 @@ pub fn select_tsc_deadline(vector: u8) {
     write(register::LVT_TIMER, 2 << 17 | u32::from(vector));
 }
 
-/// Masks the timer, which counts on.
-pub fn mask_timer() {
-    write(register::LVT_TIMER, read(register::LVT_TIMER) | LVT_MASKED);
-}
-
 /// Starts the timer masked, one shot, divide by 1: it counts and requests nothing.
 pub fn start_masked_timer(vector: u8, count: u32) {
     write(register::TIMER_DIVIDE, DIVIDE_BY_1);

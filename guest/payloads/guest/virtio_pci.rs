@@ -6,6 +6,9 @@ use guest_rt::memory;
 const COMMAND: u64 = 4;
 const BAR0: u64 = 0x10;
 const CAPABILITIES: u64 = 0x34;
+/// Inside the gap below 4 GiB of every machine here, and further apart than a BAR is long.
+const UNPLACED_BARS: u32 = 0xC000_0000;
+const BAR_STEP: u32 = 0x10_0000;
 const MSIX: u8 = 0x11;
 const VENDOR: u8 = 9;
 
@@ -42,12 +45,16 @@ impl Function {
         memory::read_u8(self.base + offset)
     }
 
-    /// Address and size of BAR 0, which decodes afterwards.
+    /// Address and size of BAR 0, which decodes afterwards. One that nobody has placed gets a place of its own
+    /// above [`UNPLACED_BARS`], by device number.
     pub(crate) fn bar(&self) -> (u64, u64) {
         self.write(COMMAND, 0);
-        let before = self.read(BAR0);
+        let mut before = self.read(BAR0);
         self.write(BAR0, u32::MAX);
         let size = u64::from(!(self.read(BAR0) & !0xF)) + 1;
+        if before & !0xF == 0 {
+            before |= UNPLACED_BARS + self.device as u32 * BAR_STEP;
+        }
         self.write(BAR0, before);
         // Memory and bus master.
         self.write(COMMAND, 6);

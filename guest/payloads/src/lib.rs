@@ -57,6 +57,8 @@ pub const UNHANDLED_INSTRUCTION: &[u8] = built!("unhandled_instruction.bin");
 pub const CONFORMANCE: &[u8] = built!("conformance.bin");
 /// Drives a virtio block device, flat, linked there too.
 pub const VIRTIO_PROBE: &[u8] = built!("virtio_probe.bin");
+/// Every device of the OVMF machine, flat, linked there too.
+pub const MACHINE_SUITE: &[u8] = built!("machine_suite.bin");
 /// Checks an IGVM launch, flat, position independent; 32-bit entry at 0.
 pub const IGVM_PROBE: &[u8] = built!("igvm_probe.bin");
 

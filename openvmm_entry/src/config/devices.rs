@@ -5,7 +5,9 @@
 //! in which they were given.
 
 use crate::cli::{DeviceArgs, DiskArg, NetArg, NvmeArg};
-use openvmm_defs::{DiskConfig, PciConfig, PciDeviceConfig, PciDeviceKind, TapConfig, VmbusConfig};
+use openvmm_defs::{
+    DiskConfig, PciConfig, PciDeviceConfig, PciDeviceKind, SerialBackend, TapConfig, VmbusConfig,
+};
 
 /// VMBus, which takes the disks that name no other controller, and the network interfaces.
 pub(super) fn vmbus(args: &mut DeviceArgs, deterministic: bool) -> Result<VmbusConfig, String> {
@@ -67,6 +69,17 @@ pub(super) fn pci(args: DeviceArgs, deterministic: bool) -> Result<PciConfig, St
     if let Some(vsock) = args.virtio_vsock {
         refuse_if(deterministic, "--virtio-vsock", "what the host's programs do")?;
         add("virtio-vsock".into(), None, PciDeviceKind::VirtioVsock(vsock));
+    }
+    if let Some(backend) = args
+        .virtio_console
+        .filter(|backend| *backend != SerialBackend::None)
+    {
+        refuse_if(deterministic, "--virtio-console", "when input arrives")?;
+        add(
+            "virtio-console".into(),
+            None,
+            PciDeviceKind::VirtioConsole(backend),
+        );
     }
     Ok(config)
 }

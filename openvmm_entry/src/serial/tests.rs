@@ -15,7 +15,8 @@ fn open(backend: SerialBackend) -> Result<(Ports, SerialEnd), SerialError> {
         SerialBackend::None,
         SerialBackend::None,
     ];
-    let (ports, [none, end, ..]) = Ports::open(&com, &client)?;
+    let (ports, ends) = Ports::open(&com, None, &client)?;
+    let [none, end, ..] = ends.com;
     assert!(none.is_none());
     Ok((ports, end.unwrap()))
 }

@@ -15,6 +15,7 @@ mod images;
 mod interop;
 mod isolation;
 mod linux;
+mod machine;
 mod payloads_run;
 mod uefi;
 mod virtio;

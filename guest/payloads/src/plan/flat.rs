@@ -27,6 +27,8 @@ pub enum FlatPayload {
     FirstByte,
     /// Drives a virtio block device.
     VirtioProbe,
+    /// Every device of the OVMF machine.
+    MachineSuite,
     /// A transcript of what the processor does.
     Conformance,
 }
@@ -41,6 +43,7 @@ impl FlatPayload {
             Self::UnhandledInstruction => crate::UNHANDLED_INSTRUCTION,
             Self::FirstByte => crate::FIRST_BYTE,
             Self::VirtioProbe => crate::VIRTIO_PROBE,
+            Self::MachineSuite => crate::MACHINE_SUITE,
             Self::Conformance => crate::CONFORMANCE,
         }
     }
@@ -50,8 +53,9 @@ const CR0: u64 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::PG;
 const CR4: u64 = cr4::PAE;
 const EFER: u64 = efer::LME | efer::LMA;
 
-/// A plan that starts the payload: NATIVE or VSM_ISOLATION. `test_suite` and `conformance` also get a command line
-/// and a MADT; the host fills them in.
+/// A plan that starts the payload: NATIVE or VSM_ISOLATION. `test_suite`, `machine_suite`, `virtio_probe` and
+/// `conformance` also get a command line and a MADT; the host fills them in. `machine_suite` also gets a firmware
+/// image below 4 GiB.
 pub fn flat_plan(payload: FlatPayload, isolation: Isolation) -> Result<LaunchPlan<'static>, PlanError> {
     let mut builder = PlanBuilder::new(PlatformFacts::new(isolation, Arch::X64));
     let expect = ExpectMemory {
@@ -79,10 +83,22 @@ pub fn flat_plan(payload: FlatPayload, isolation: Isolation) -> Result<LaunchPla
         measured,
         payload.bytes().into(),
     )?;
+    if payload == FlatPayload::MachineSuite {
+        add_pages(
+            &mut builder,
+            "firmware image",
+            contract::MACHINE_FLASH_GPA,
+            measured,
+            firmware_image().into(),
+        )?;
+    }
     let mut handed = Vec::new();
     if matches!(
         payload,
-        FlatPayload::TestSuite | FlatPayload::Conformance | FlatPayload::VirtioProbe
+        FlatPayload::TestSuite
+            | FlatPayload::Conformance
+            | FlatPayload::VirtioProbe
+            | FlatPayload::MachineSuite
     ) {
         let areas = [
             (
@@ -106,6 +122,19 @@ pub fn flat_plan(payload: FlatPayload, isolation: Isolation) -> Result<LaunchPla
     let context = VpContext { vp: 0, gpa: 0, state };
     builder.vp_context(context, Origin::Host("boot processor"))?;
     Ok(builder.finish())
+}
+
+/// A variable volume without variables, and a page of code that nobody runs (UEFI PI 1.7 volume 3 section 3.2.1).
+fn firmware_image() -> Vec<u8> {
+    const VOLUME_LEN: u64 = 3 * PAGE_SIZE;
+    const VARIABLE_VOLUME: [u8; 16] = [
+        0x8D, 0x2B, 0xF1, 0xFF, 0x96, 0x76, 0x8B, 0x4C, 0xA9, 0x85, 0x27, 0x47, 0x07, 0x5B, 0x4F, 0x50,
+    ];
+    let mut image = vec![0; ((1 << 32) - contract::MACHINE_FLASH_GPA) as usize];
+    image[16..32].copy_from_slice(&VARIABLE_VOLUME);
+    image[32..40].copy_from_slice(&VOLUME_LEN.to_le_bytes());
+    image[40..44].copy_from_slice(b"_FVH");
+    image
 }
 
 fn parameter(index: u32, kind: ParameterKind, gpa: u64, len: u64) -> Import<'static> {

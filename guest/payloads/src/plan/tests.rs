@@ -14,6 +14,7 @@ fn all() -> Vec<launch_plan::LaunchPlan<'static>> {
             FlatPayload::TripleFault,
             FlatPayload::UnhandledInstruction,
             FlatPayload::FirstByte,
+            FlatPayload::MachineSuite,
         ] {
             plans.push(flat_plan(payload, isolation).unwrap());
         }
