@@ -10,6 +10,7 @@
 //! OVMF is not installed the soak says that it is skipped. Not here: loss of power on the host.
 
 use rustix::process::{Pid, Signal, kill_process};
+use soak_case::{Cases, Random};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, ExitCode, Stdio};
@@ -21,18 +22,6 @@ const SETVAR: &str = "setvar counter -guid 0d0d1e2f-0102-0304-0506-0708090a0b0c"
 const PROMPT: &str = "Shell> ";
 /// A start that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-/// A 64-bit generator (xorshift*), so that a case depends on the seed and its number.
-fn random(seed: u64, case: u64, salt: u64) -> u64 {
-    let mut x =
-        (seed ^ case.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt.wrapping_mul(0xD1B5_4A32_D192_ED03)) | 1;
-    for _ in 0..4 {
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-    }
-    x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
-}
 
 /// What the shell has said about the variable so far.
 #[derive(Debug, Default)]
@@ -168,54 +157,43 @@ fn early_death(file: &Path, delay: Duration) -> Result<(), String> {
     killer.join().map_err(|_| "the killer has died".to_owned())
 }
 
-fn run(seed: u64, first: u64, count: u64) -> Result<(), String> {
+fn run(cases: Cases) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let file = folder.path().join("vars");
+    let seed = cases.seed;
     let mut written = Written::default();
     let mut values = 0;
-    for case in first..first.saturating_add(count) {
+    for case in cases.numbers() {
+        let mut random = Random::of_case(seed, case);
         let name = |error| format!("seed {seed}: case {case}: {error}");
         if case % 4 == 3 {
-            let delay = Duration::from_millis(random(seed, case, 1) % 3000);
+            let delay = Duration::from_millis(random.below(3000));
             early_death(&file, delay).map_err(name)?;
         } else {
             let before = written.reported.unwrap_or(0);
             let death = Death {
-                commands: random(seed, case, 2) % 4,
-                delay: Duration::from_millis(random(seed, case, 3) % 1000),
+                commands: random.below(4),
+                delay: Duration::from_millis(random.below(1000)),
             };
             round(&file, &mut written, Some(death)).map_err(name)?;
             values += written.reported.unwrap_or(0) - before.min(written.reported.unwrap_or(0));
         }
     }
     round(&file, &mut written, None).map_err(|error| format!("seed {seed}: at the end: {error}"))?;
-    println!("{count} kills, {values} variables reported written, none lost");
+    println!(
+        "{} kills, {values} variables reported written, none lost",
+        cases.count
+    );
     Ok(())
 }
 
 fn main() -> ExitCode {
-    let (mut seed, mut first, mut count) = (1, 0, 5);
-    let mut given = std::env::args().skip(1);
-    while let (Some(name), value) = (given.next(), given.next()) {
-        let Some(value) = value.and_then(|value| value.parse::<u64>().ok()) else {
-            eprintln!("{name} needs a number");
-            return ExitCode::from(2);
-        };
-        match name.as_str() {
-            "--seed" => seed = value,
-            "--first" => first = value,
-            "--count" => count = value,
-            _ => {
-                eprintln!("unknown option {name}");
-                return ExitCode::from(2);
-            }
-        }
-    }
+    let cases = Cases::from_command_line(5);
     if !Path::new(OVMF).exists() {
         println!("skipped: {OVMF} is not installed; cargo xtask test installs ovmf");
         return ExitCode::SUCCESS;
     }
-    match run(seed, first, count) {
+    match run(cases) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -16,9 +16,9 @@ use chipset::uart::SerialIo;
 use chipset_device::{Clock, MmioDevice, PowerRequest, PowerSink, TimerQueue, VpBus, VpWake};
 use guest_memory::GuestMemory;
 use openvmm_defs::Machine;
+use soak_case::{Cases, Random};
 use std::io::{Read, Seek, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Operations of a case.
@@ -51,26 +51,6 @@ const WINDOWS: &[(u64, u64)] = &[
     (FLASH, FLASH_LEN as u64),
     (0xB000_0000, 0x11_0000),
 ];
-
-/// A 64-bit generator (xorshift*).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn of<T: Copy>(&mut self, table: &[T]) -> T {
-        table[self.below(table.len() as u64) as usize]
-    }
-}
 
 /// The host around the machine.
 struct Host;
@@ -148,7 +128,7 @@ impl Rig {
     fn operation(&mut self, random: &mut Random) -> Result<(), Box<dyn std::error::Error>> {
         let vp = random.below(u64::from(VPS)) as u32;
         let len = 1usize << random.below(3);
-        let value = random.next().to_le_bytes();
+        let value = random.bits().to_le_bytes();
         let mut data = [0; 8];
         match random.below(16) {
             0..=3 => self.chipset.port_write(vp, port(random), &value[..len]),
@@ -163,7 +143,7 @@ impl Rig {
             12 => self.configure(random),
             13 => {
                 let x2apic = 0x800 + random.below(0x40) as u32;
-                let msr = random.of(&[0x1B, 0x6E0, x2apic, 0x2FF]);
+                let msr = random.pick(&[0x1B, 0x6E0, x2apic, 0x2FF]);
                 if random.below(2) == 0 {
                     let _ = self.chipset.msr_write(vp, msr, u64::from_le_bytes(value));
                 } else {
@@ -189,12 +169,12 @@ impl Rig {
         let key = random.below(0x24) as u32;
         let control = key << 16 | random.below(32) as u32;
         let anywhere = random.below(0x4_0000);
-        let to = random.of(&[0x4000, RAM - 16, u64::MAX - 4, anywhere]);
-        let len = random.of(&[0, 1, 64, 0x1_1000, u32::MAX]);
+        let to = random.pick(&[0x4000, RAM - 16, u64::MAX - 4, anywhere]);
+        let len = random.pick(&[0, 1, 64, 0x1_1000, u32::MAX]);
         let mut descriptor = control.to_be_bytes().to_vec();
         descriptor.extend_from_slice(&len.to_be_bytes());
         descriptor.extend_from_slice(&to.to_be_bytes());
-        let at = random.of(&[0x1000u64, RAM - 8, 1 << 40]);
+        let at = random.pick(&[0x1000u64, RAM - 8, 1 << 40]);
         if self.memory.is_ram(at, 16) {
             self.memory.write(at, &descriptor)?;
         }
@@ -206,8 +186,8 @@ impl Rig {
 
     /// What firmware writes to the two bridges, now and then with other values.
     fn configure(&mut self, random: &mut Random) {
-        let anything = random.next() as u32;
-        let (device, register, value) = random.of(&[
+        let anything = random.bits() as u32;
+        let (device, register, value) = random.pick(&[
             (0u32, 0x60u32, 0xB000_0001u32),
             (31, 0x40, 0x601),
             (31, 0x44, 0x80),
@@ -244,22 +224,22 @@ impl Rig {
 
 fn port(random: &mut Random) -> u16 {
     if random.below(8) == 0 {
-        return random.next() as u16;
+        return random.bits() as u16;
     }
-    let (first, count) = random.of(PORTS);
+    let (first, count) = random.pick(PORTS);
     first + random.below(count.into()) as u16
 }
 
 fn gpa(random: &mut Random) -> u64 {
     if random.below(16) == 0 {
-        return random.next() >> random.below(40);
+        return random.bits() >> random.below(40);
     }
-    let (first, len) = random.of(WINDOWS);
+    let (first, len) = random.pick(WINDOWS);
     first + random.below(len)
 }
 
 fn case(seed: u64, number: u64) -> Result<(), Box<dyn std::error::Error>> {
-    let mut random = Random((seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1);
+    let mut random = Random::of_case(seed, number);
     let mut rig = rig()?;
     for _ in 0..OPERATIONS {
         rig.operation(&mut random)?;
@@ -267,41 +247,7 @@ fn case(seed: u64, number: u64) -> Result<(), Box<dyn std::error::Error>> {
     rig.check()
 }
 
-static CASE: AtomicU64 = AtomicU64::new(0);
-
 fn main() -> ExitCode {
-    let (mut seed, mut first, mut count) = (1, 0, 1000);
-    let mut given = std::env::args().skip(1);
-    while let (Some(name), value) = (given.next(), given.next()) {
-        let Some(value) = value.and_then(|value| value.parse::<u64>().ok()) else {
-            eprintln!("{name} needs a number");
-            return ExitCode::from(2);
-        };
-        match name.as_str() {
-            "--seed" => seed = value,
-            "--first" => first = value,
-            "--count" => count = value,
-            _ => {
-                eprintln!("unknown option {name}");
-                return ExitCode::from(2);
-            }
-        }
-    }
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |what| {
-        eprintln!("seed {seed}: case {} panics", CASE.load(Ordering::Relaxed));
-        hook(what);
-    }));
-    for number in first..first.saturating_add(count) {
-        CASE.store(number, Ordering::Relaxed);
-        if let Err(reason) = case(seed, number) {
-            eprintln!("seed {seed}: case {number}: {reason}");
-            return ExitCode::FAILURE;
-        }
-    }
-    println!(
-        "{} operations on {count} machines",
-        count.saturating_mul(OPERATIONS)
-    );
-    ExitCode::SUCCESS
+    let cases = Cases::from_command_line(1000);
+    cases.run(|number| case(cases.seed, number))
 }

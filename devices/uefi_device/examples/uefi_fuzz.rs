@@ -9,6 +9,7 @@
 
 use chipset_device::{Clock, Device, PortDevice, PowerRequest, PowerSink, Timed, TimerQueue};
 use guest_memory::{DmaMemory, GuestMemory};
+use soak_case::{Cases, Random};
 use std::process::ExitCode;
 use std::sync::Arc;
 use uefi_device::{UefiConfig, UefiDevice, UefiWorld, index};
@@ -26,40 +27,14 @@ const NAME: u32 = 0x2000;
 const DATA: u32 = 0x3000;
 const COMMANDS: [u32; 7] = [0, 1, 2, 3, 4, 5, 6];
 
-/// A 64-bit generator (xorshift*).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-
-    /// Mostly small, sometimes anything.
-    fn value(&mut self) -> u64 {
-        let shift = self.below(64);
-        self.next() >> shift
-    }
-
-    /// An address that is not in the kept page or before it so closely that a long buffer reaches it.
-    fn gpa(&mut self) -> u64 {
-        let wild = self.value();
-        match self.below(8) {
-            0 => RAM - self.below(16),
-            1 if !(RAM / 2..RAM).contains(&wild) && wild < RAM => wild % (RAM / 4),
-            2 if wild >= RAM => wild,
-            _ => self.pick(&[NAME, DATA, DESCRIPTOR]).into(),
-        }
+/// An address that is not in the kept page or before it so closely that a long buffer reaches it.
+fn gpa(random: &mut Random) -> u64 {
+    let wild = random.value();
+    match random.below(8) {
+        0 => RAM - random.below(16),
+        1 if !(RAM / 2..RAM).contains(&wild) && wild < RAM => wild % (RAM / 4),
+        2 if wild >= RAM => wild,
+        _ => random.pick(&[NAME, DATA, DESCRIPTOR]).into(),
     }
 }
 
@@ -95,17 +70,13 @@ impl Guest {
             nvram: Nvram::new(),
             generation_id: [3; 16],
         };
-        let mut guest = Self {
+        let guest = Self {
             device: UefiDevice::new(config, world),
             memory: ram.dma(),
             clock,
-            random: Random((seed ^ case.wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1),
+            random: Random::of_case(seed, case),
             _ram: ram,
         };
-        // Seeds that differ in few bits begin alike.
-        for _ in 0..8 {
-            guest.random.next();
-        }
         guest.put(KEPT, &[0xA5; KEPT_LEN])?;
         Ok(guest)
     }
@@ -131,7 +102,7 @@ impl Guest {
         let mut bytes = [0; 56];
         let attributes = match random.below(4) {
             0 => random.value() as u32,
-            1 => random.next() as u32 & 0x7F,
+            1 => random.bits() as u32 & 0x7F,
             _ if random.below(8) == 0 => 7 | 0x40,
             _ => 7,
         };
@@ -147,7 +118,7 @@ impl Guest {
         };
         bytes[..4].copy_from_slice(&command.to_le_bytes());
         bytes[12..16].copy_from_slice(&attributes.to_le_bytes());
-        let (name_gpa, data_gpa) = (random.gpa(), random.gpa());
+        let (name_gpa, data_gpa) = (gpa(random), gpa(random));
         bytes[16..24].copy_from_slice(&name_gpa.to_le_bytes());
         bytes[24..28].copy_from_slice(&name_bytes.to_le_bytes());
         let owner = random.pick(&[vendor::GLOBAL, vendor::IMAGE_SECURITY, vendor::HARDWARE_ERROR]);
@@ -184,7 +155,7 @@ impl Guest {
     fn operation(&mut self) -> Result<(), String> {
         match self.random.below(32) {
             0 => {
-                let (index, value) = (self.random.below(0x40) as u32, self.random.gpa() as u32);
+                let (index, value) = (self.random.below(0x40) as u32, gpa(&mut self.random) as u32);
                 self.write(index, value);
             }
             1 => {
@@ -200,13 +171,13 @@ impl Guest {
             3 => {
                 let command = self.random.below(8) as u32;
                 self.describe(command)?;
-                let (gpa, len) = (self.random.gpa(), self.random.value() as u32);
+                let (gpa, len) = (gpa(&mut self.random), self.random.value() as u32);
                 self.put(u64::from(DESCRIPTOR) + 12, &gpa.to_le_bytes())?;
                 self.put(u64::from(DESCRIPTOR) + 20, &len.to_le_bytes())?;
                 self.write(index::CRYPTO, DESCRIPTOR);
             }
             4 => {
-                let (count, config) = (self.random.value() as u32, self.random.next() as u32);
+                let (count, config) = (self.random.value() as u32, self.random.bits() as u32);
                 self.write(index::WATCHDOG_COUNT, count);
                 self.write(index::WATCHDOG_CONFIG, config);
                 let now = self.clock.now().saturating_add(self.random.value() >> 8);
@@ -293,33 +264,6 @@ fn case(seed: u64, case: u64) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    let (mut seed, mut first, mut count) = (1, 0, 100);
-    let mut given = std::env::args().skip(1);
-    while let (Some(name), value) = (given.next(), given.next()) {
-        let Some(value) = value.and_then(|value| value.parse::<u64>().ok()) else {
-            eprintln!("{name} needs a number");
-            return ExitCode::from(2);
-        };
-        match name.as_str() {
-            "--seed" => seed = value,
-            "--first" => first = value,
-            "--count" => count = value,
-            _ => {
-                eprintln!("unknown option {name}");
-                return ExitCode::from(2);
-            }
-        }
-    }
-    for number in first..first.saturating_add(count) {
-        let outcome = std::panic::catch_unwind(|| case(seed, number));
-        let failure = match outcome {
-            Ok(Ok(())) => continue,
-            Ok(Err(what)) => what,
-            Err(_) => "panic".to_owned(),
-        };
-        eprintln!("seed {seed}: case {number}: {failure}");
-        return ExitCode::FAILURE;
-    }
-    println!("{count} cases of {OPERATIONS} operations passed");
-    ExitCode::SUCCESS
+    let cases = Cases::from_command_line(100);
+    cases.run(|number| case(cases.seed, number))
 }

@@ -8,6 +8,8 @@
 //! values to them in turn, says each on its output after the write has returned, and dies by SIGKILL. Always
 //! true: a file that cannot be read is a failure too. Not here: loss of power on the host.
 
+use soak_case::{Cases, Random};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -92,50 +94,36 @@ fn case(path: &Path, before: u64, delay: Duration) -> Result<u64, String> {
     Ok(found)
 }
 
-fn run(seed: u64, first: u64, count: u64) -> Result<(), String> {
+fn run(cases: Cases) -> Result<(), String> {
     let folder = std::env::temp_dir().join(format!("kill_nvram.{}", std::process::id()));
     std::fs::create_dir(&folder).map_err(|error| error.to_string())?;
     let path = folder.join("nvram");
     let mut last = 0;
     let mut outcome = Ok(());
-    for number in first..first.saturating_add(count) {
-        let mixed = (seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let delay = Duration::from_micros(20_000 + (mixed >> 40) % 200_000);
+    for number in cases.numbers() {
+        let delay = Duration::from_micros(20_000 + Random::of_case(cases.seed, number).below(200_000));
         match case(&path, last, delay) {
             Ok(found) => last = found,
             Err(error) => {
-                outcome = Err(format!("seed {seed}: case {number}: {error}"));
+                outcome = Err(format!("seed {}: case {number}: {error}", cases.seed));
                 break;
             }
         }
     }
     std::fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
     outcome?;
-    println!("{count} kills, {last} writes, none lost");
+    println!("{} kills, {last} writes, none lost", cases.count);
     Ok(())
 }
 
 fn main() -> ExitCode {
-    let (mut seed, mut first, mut count) = (1, 0, 5);
     let mut given = std::env::args_os().skip(1);
-    while let (Some(name), Some(value)) = (given.next(), given.next()) {
-        if name == WRITER {
-            let outcome = write(Path::new(&value));
-            eprintln!("{outcome:?}");
-            return ExitCode::FAILURE;
-        }
-        let number = value.to_str().and_then(|value| value.parse::<u64>().ok());
-        match (name.to_str(), number) {
-            (Some("--seed"), Some(number)) => seed = number,
-            (Some("--first"), Some(number)) => first = number,
-            (Some("--count"), Some(number)) => count = number,
-            _ => {
-                eprintln!("{} is not known or needs a number", name.display());
-                return ExitCode::from(2);
-            }
-        }
+    if let (Some(WRITER), Some(path)) = (given.next().as_deref().and_then(OsStr::to_str), given.next()) {
+        let outcome = write(Path::new(&path));
+        eprintln!("{outcome:?}");
+        return ExitCode::FAILURE;
     }
-    match run(seed, first, count) {
+    match run(Cases::from_command_line(5)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -11,6 +11,8 @@ use chipset_device::{
 };
 use guest_memory::{DmaMemory, GuestMemory};
 use hyperv::{HyperV, HyperVConfig, HyperVWorld};
+use soak_case::{Cases, Random};
+use std::process::ExitCode;
 use std::sync::Arc;
 use vmbus::ic::{Component, IntegrationComponent};
 use vmbus::{BusPart, ChannelDevice, StorVsp, VmBus};
@@ -24,32 +26,6 @@ const RINGS: u64 = 0x1_0000;
 const RING_PAGES: u64 = 2;
 const CHANNELS: u64 = 4;
 const DISK_LEN: u64 = 64 << 10;
-
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    /// Mostly small, sometimes anything.
-    fn value(&mut self) -> u64 {
-        let shift = self.below(64);
-        self.next() >> shift
-    }
-
-    fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
 
 struct Nobody;
 
@@ -111,7 +87,7 @@ impl Guest {
             memory,
             clock,
             timers,
-            random: Random((seed ^ case.wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1),
+            random: Random::of_case(seed, case),
         }
     }
 
@@ -203,7 +179,7 @@ impl Guest {
         for half in [kind, offset, words, self.random.below(2)] {
             packet.extend_from_slice(&(half as u16).to_le_bytes());
         }
-        packet.extend(self.random.bytes(8 * words));
+        packet.extend((0..words).flat_map(|_| self.random.bits().to_le_bytes()));
         if self.random.below(2) == 0 && packet.len() > 80 {
             // A storage request, perhaps with a buffer.
             packet[16..24].copy_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
@@ -243,7 +219,8 @@ impl Guest {
             4..=6 => self.message(),
             7 => {
                 self.start();
-                self.open(self.random.0 % CHANNELS);
+                let channel = self.random.below(CHANNELS);
+                self.open(channel);
             }
             8 => {
                 // Any control page.
@@ -285,17 +262,8 @@ impl Guest {
     }
 }
 
-fn argument(name: &str, default: u64) -> u64 {
-    let mut arguments = std::env::args().skip_while(|a| a != name);
-    arguments
-        .nth(1)
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(default)
-}
-
-fn main() {
-    let (seed, first) = (argument("--seed", 1), argument("--first", 0));
-    let count = argument("--count", 100);
+fn main() -> ExitCode {
+    let cases = Cases::from_command_line(100);
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.as_file().set_len(DISK_LEN).expect("room for a disk");
     let options = DiskOptions {
@@ -304,17 +272,18 @@ fn main() {
         format: None,
     };
     let disk = Disk::open(&options).expect("a disk");
-    for case in first..first + count {
-        let mut guest = Guest::new(case, seed, &disk);
+    cases.run(|case| {
+        let mut guest = Guest::new(case, cases.seed, &disk);
         guest.start();
         for _ in 0..OPERATIONS {
             guest.step();
         }
-        assert!(
-            guest.works_after_reset(),
-            "case {case}, seed {seed}: a guest that behaves gets no answer"
-        );
-        assert_eq!(disk.size(), DISK_LEN, "case {case}, seed {seed}");
-    }
-    println!("{count} guests from {first}, seed {seed}, {OPERATIONS} operations each");
+        if !guest.works_after_reset() {
+            return Err("a guest that behaves gets no answer");
+        }
+        if disk.size() != DISK_LEN {
+            return Err("the disk's size has changed");
+        }
+        Ok(())
+    })
 }

@@ -5,33 +5,8 @@
 //! be resumed and a failure repeated. Not here: counting and reporting (`mutate`), memory limits.
 
 use launch_plan::*;
+use soak_case::Random;
 use vm_loaders::igvm::{EncodeOptions, File, FormatVersion, encode};
-
-/// SplitMix64: one multiplication chain, good enough to spread damage.
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// The generator of case `case` of `seed`.
-    pub(crate) fn of_case(seed: u64, case: u64) -> Self {
-        Self(seed ^ case.wrapping_mul(0x9E37_79B9_7F4A_7C15))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.next().is_multiple_of(n)
-    }
-}
 
 /// Files to damage: the vectors, and one each of what they lack.
 pub(crate) fn corpus() -> Vec<Vec<u8>> {
@@ -238,7 +213,7 @@ const INTERESTING: [u64; 18] = [
 /// Damages a file in one to six places; nine times of ten its sizes and checksum are made right again.
 pub(crate) fn mutate(random: &mut Random, original: &[u8]) -> Vec<u8> {
     let mut bytes = original.to_vec();
-    for _ in 0..1 + random.below(6) {
+    for _ in 0..1 + random.index(6) {
         damage(random, &mut bytes);
     }
     if !random.one_in(10) {
@@ -265,23 +240,23 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
         return;
     }
     let headers = extents(bytes);
-    match (random.below(10), &headers[..]) {
+    match (random.index(10), &headers[..]) {
         (0, _) => {
-            let at = random.below(bytes.len());
-            bytes[at] ^= 1 << random.below(8);
+            let at = random.index(bytes.len());
+            bytes[at] ^= 1 << random.index(8);
         }
         (1, _) => {
-            let keep = random.below(bytes.len());
+            let keep = random.index(bytes.len());
             bytes.truncate(keep);
         }
-        (2, []) | (3, []) => bytes.push(random.next() as u8),
+        (2, []) | (3, []) => bytes.push(random.bits() as u8),
         (2, all) => duplicate(random, bytes, all),
         (3, all) => {
-            let (start, end) = all[random.below(all.len())];
+            let (start, end) = random.pick(all);
             resize_headers(bytes, start, end - start, &[]);
         }
         (4, all) if all.len() > 1 => {
-            let (from, to) = (all[random.below(all.len())], all[random.below(all.len())]);
+            let (from, to) = (random.pick(all), random.pick(all));
             let moved = bytes[from.0..from.1].to_vec();
             resize_headers(bytes, from.0, moved.len(), &[]);
             let at = if to.0 > from.0 { to.0 - moved.len() } else { to.0 };
@@ -291,8 +266,8 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
             let types = [
                 0x1, 0x101, 0x102, 0x103, 0x104, 0x106, 0x301, 0x302, 0x303, 0x304, 0x305, 0x30B, 0x30D,
             ];
-            let other = types[random.below(types.len())] + random.below(4) as u32;
-            let (start, _) = all[random.below(all.len())];
+            let other = random.pick(&types) + random.index(4) as u32;
+            let (start, _) = random.pick(all);
             bytes[start..start + 4].copy_from_slice(&other.to_le_bytes());
         }
         _ => set_field(random, bytes, &headers),
@@ -300,10 +275,10 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
 }
 
 fn duplicate(random: &mut Random, bytes: &mut Vec<u8>, all: &[(usize, usize)]) {
-    let (start, end) = all[random.below(all.len())];
+    let (start, end) = random.pick(all);
     let copy = bytes[start..end].to_vec();
-    let (at, _) = all[random.below(all.len())];
-    for _ in 0..1 + random.below(3) {
+    let (at, _) = random.pick(all);
+    for _ in 0..1 + random.index(3) {
         resize_headers(bytes, at, 0, &copy);
     }
 }
@@ -313,20 +288,20 @@ fn set_field(random: &mut Random, bytes: &mut [u8], headers: &[(usize, usize)]) 
     let (start, end) = if headers.is_empty() || random.one_in(12) {
         (0, bytes.len().min(32))
     } else {
-        headers[random.below(headers.len())]
+        random.pick(headers)
     };
-    let width = [2, 4, 8][random.below(3)];
+    let width = random.pick(&[2, 4, 8]);
     if end < start + width {
         return;
     }
-    let at = start + random.below((end - start) / width) * width;
+    let at = start + random.index((end - start) / width) * width;
     let mut old = [0; 8];
     old[..width].copy_from_slice(&bytes[at..at + width]);
-    let value = match random.below(4) {
-        0 => random.next(),
-        1 => u64::from_le_bytes(old).wrapping_add(INTERESTING[random.below(INTERESTING.len())]),
-        2 => u64::from_le_bytes(old).wrapping_sub(INTERESTING[random.below(INTERESTING.len())]),
-        _ => INTERESTING[random.below(INTERESTING.len())],
+    let value = match random.index(4) {
+        0 => random.bits(),
+        1 => u64::from_le_bytes(old).wrapping_add(random.pick(&INTERESTING)),
+        2 => u64::from_le_bytes(old).wrapping_sub(random.pick(&INTERESTING)),
+        _ => random.pick(&INTERESTING),
     };
     bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
 }

@@ -4,7 +4,8 @@
 #[path = "../../examples/mutate/mutator.rs"]
 mod mutator;
 
-use mutator::{Depth, Random, corpus, mutate, read_and_plan, use_plans};
+use mutator::{Depth, corpus, mutate, read_and_plan, use_plans};
+use soak_case::Random;
 
 #[test]
 fn the_corpus_comes_all_the_way() {

@@ -5,6 +5,7 @@ use super::*;
 use crate::lock;
 use crate::testing::Bench;
 use chipset_device::{PowerRequest, VpBus};
+use soak_case::Random;
 
 const MACHINES: [Machine; 4] = [Machine::Plain, Machine::Linux, Machine::HyperV, Machine::Ovmf];
 
@@ -248,26 +249,6 @@ fn reset_gives_the_state_after_power_on() {
     }
 }
 
-/// A generator that needs no crate: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-}
-
 const PORTS: [u16; 22] = [
     0x20, 0x21, 0xA0, 0xA1, 0x40, 0x43, 0x61, 0x64, 0x70, 0x71, 0x92, 0xF4, 0x3F8, 0x2F8, 0x400, 0x408,
     0x433, 0x4D0, 0x600, 0xCF8, 0xCFC, 0xFFFC,
@@ -286,14 +267,14 @@ const MSRS: [u32; 6] = [0x1B, 0x6E0, 0x80B, 0x808, 0x830, 0x83F];
 
 /// `count` random things that a guest can do.
 fn fuzz(chipset: &Chipset, bench: &Bench, seed: u64, count: u32, allowed: &dyn Fn(u16) -> bool) {
-    let mut r = Random(seed);
+    let mut r = Random::of_case(seed, 0);
     for _ in 0..count {
         let vp = r.below(3) as u32;
-        let mut data = r.next().to_le_bytes();
+        let mut data = r.bits().to_le_bytes();
         let port_len = r.pick(&[1, 2, 4]);
         let mmio_len = r.pick(&[1, 2, 4, 8, 3]);
         let port = match r.below(4) {
-            0 => r.next() as u16,
+            0 => r.bits() as u16,
             _ => r.pick(&PORTS).wrapping_add(r.below(8) as u16),
         };
         let gpa = r.pick(&PAGES).wrapping_add(r.below(0x1000));

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::core::VERSION_1;
-use crate::testing::{Driver, Random};
+use crate::testing::Driver;
+use soak_case::Random;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -277,27 +278,23 @@ fn a_guest_that_ignores_its_credit_is_reset_and_memory_stays_bounded() {
 fn random_packets_never_stop_the_device() {
     let mut bench = Bench::new();
     let _listener = UnixListener::bind(bench.path("_1")).unwrap();
-    let mut random = Random(5);
+    let mut random = Random::of_case(5, 0);
     for _ in 0..3000 {
         let header = Header {
-            src_cid: if random.below(8) == 0 {
-                random.next()
-            } else {
-                GUEST
-            },
-            dst_cid: if random.below(8) == 0 { random.next() } else { HOST },
+            src_cid: if random.one_in(8) { random.bits() } else { GUEST },
+            dst_cid: if random.one_in(8) { random.bits() } else { HOST },
             src_port: random.below(3) as u32,
             dst_port: random.below(3) as u32,
             len: random.below(200) as u32,
-            kind: if random.below(8) == 0 {
-                random.next() as u16
+            kind: if random.one_in(8) {
+                random.bits() as u16
             } else {
                 STREAM
             },
             op: random.below(9) as u16,
             flags: random.below(4) as u32,
-            buf_alloc: (random.next() >> random.below(64)) as u32,
-            fwd_cnt: (random.next() >> random.below(64)) as u32,
+            buf_alloc: random.value() as u32,
+            fwd_cnt: random.value() as u32,
         };
         let data = vec![7; random.below(200) as usize];
         bench.send(header, &data);
