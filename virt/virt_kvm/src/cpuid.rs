@@ -49,6 +49,10 @@ const NESTED_LEAF7_EBX: u32 = 1 << 7 | 1 << 9;
 const NESTED_LEAF7_ECX: u32 = 1 << 2;
 /// LAHF, CMP_LEGACY, CR8 in 32-bit mode and topology extensions of leaf 0x80000001 ECX.
 const NESTED_EXT1_ECX: u32 = 1 | 1 << 1 | 1 << 4 | 1 << 22;
+/// Physical address width on software-nested KVM: 64 GiB. Firmware maps the whole width, in pages of 2 MiB
+/// because larger ones are not there, and each entry takes hundreds of emulated instructions; the host's
+/// width would take OVMF hours.
+const NESTED_PHYS_BITS: u32 = 36;
 /// What leaf 0x80000001 EDX loses: FFXSR, RDTSCP, 3DNow!.
 const NESTED_EXT1_EDX_HIDDEN: u32 = 1 << 25 | 1 << 27 | 1 << 30 | 1 << 31;
 
@@ -99,7 +103,10 @@ fn hide_not_emulated(l: &mut Leaf) {
             l.ecx &= NESTED_EXT1_ECX;
             l.edx &= !NESTED_EXT1_EDX_HIDDEN;
         }
-        (0x8000_0008, _) => l.ebx = 0,
+        (0x8000_0008, _) => {
+            l.eax = l.eax & 0xFF00 | (l.eax & 0xFF).min(NESTED_PHYS_BITS);
+            l.ebx = 0;
+        }
         _ => {}
     }
 }

@@ -86,6 +86,12 @@ fn only_emulated_instructions_are_advertised_on_software_nested_kvm() {
         "long mode"
     );
     assert!(get(&leaves, 0xD, 0).is_none());
+    assert_eq!(
+        get(&leaves, 0x8000_0008, 0).unwrap().eax,
+        0x3024,
+        "36 of 48 physical address bits"
+    );
+    assert_eq!(phys_bits(&leaves), 36);
 }
 
 #[test]
