@@ -12,6 +12,7 @@ use crate::registers;
 use crate::rpc::{DebugRequest, DebugStop, MAX_MEMORY_READ, MemoryRange, OnVp, Request, Requests, VerbError};
 use crate::timer_thread::TimerThread;
 use crate::vp_thread::{Event, VpThread};
+use chipset::battery::Charge;
 use guest_memory::GuestMemory;
 use openvmm_defs::{EndAction, EndActions, GpaRange};
 use std::fmt::Write;
@@ -32,6 +33,8 @@ pub(crate) struct Devices {
     pub(crate) nmi: Box<dyn Fn() + Send>,
     /// Asks the guest to power off; says how.
     pub(crate) shutdown: Box<dyn Fn() -> &'static str + Send>,
+    /// Says that the host's battery has changed; `false` when the guest has none.
+    pub(crate) battery: Box<dyn Fn(Charge) -> bool + Send>,
     /// The last lines of the firmware's log; empty when there is none.
     pub(crate) firmware_log: Box<dyn Fn() -> String + Send>,
 }
@@ -255,6 +258,10 @@ impl Worker<'_> {
             Request::Shutdown(call) => {
                 let how = (self.vm.devices.shutdown)();
                 call.answer(Ok(how));
+            }
+            Request::Battery(call) => {
+                let told = (self.vm.devices.battery)(call.input);
+                call.answer(told.then_some(()).ok_or(VerbError::NoBattery));
             }
             Request::Inspect(call) => {
                 let state = self.state.clone();

@@ -11,10 +11,11 @@ use crate::layout::FOUR_GIB;
 use crate::load::Files;
 use crate::pci_devices;
 use crate::serial::{InputSink, SerialBridge, SerialEnds};
-use crate::uefi_devices;
+use crate::uefi_devices::{self, UefiDevices};
 use crate::variables;
 use crate::vmbus_devices;
 use chipset::Chipset;
+use chipset::battery::{self, Charge};
 use chipset::machine::{self, MachineConfig, World};
 use chipset::pm::PowerManagement;
 use chipset::rtc::CmosMemory;
@@ -22,7 +23,6 @@ use chipset::uart::{SerialIo, Uart};
 use guest_memory::GuestMemory;
 use openvmm_defs::{Config, MemoryLayout, UefiSettings};
 use std::sync::{Arc, Mutex, PoisonError};
-use uefi_device::UefiDevice;
 use virt::Capabilities;
 use vm_loaders::ovmf::VariableStore;
 use vmbus::VmBus;
@@ -35,7 +35,7 @@ pub(crate) struct Machine {
     /// What VPs talk to.
     pub(crate) chipset: Arc<Chipset>,
     vmbus: Option<Arc<VmBus>>,
-    uefi: Option<Arc<Mutex<UefiDevice>>>,
+    uefi: Option<UefiDevices>,
     pm: Option<Arc<Mutex<PowerManagement>>>,
     pending_input: Vec<Pending>,
 }
@@ -163,11 +163,28 @@ impl Machine {
 
     /// The last lines of the firmware's log; empty where there is none.
     fn firmware_log(&self) -> Box<dyn Fn() -> String + Send> {
-        let uefi = self.uefi.clone();
+        let bios = self.uefi.as_ref().map(|uefi| uefi.bios.clone());
         Box::new(move || {
-            uefi.as_ref().map_or_else(String::new, |uefi| {
+            bios.as_ref().map_or_else(String::new, |uefi| {
                 uefi.lock().unwrap_or_else(PoisonError::into_inner).last_lines()
             })
+        })
+    }
+
+    /// Says that the host's battery has changed.
+    fn battery(&self) -> Box<dyn Fn(Charge) -> bool + Send> {
+        let battery = self.uefi.as_ref().and_then(|uefi| uefi.battery.clone());
+        let both = battery.zip(self.pm.clone());
+        Box::new(move |charge| {
+            let Some((battery, pm)) = &both else { return false };
+            battery
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .change(charge);
+            pm.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .raise_gpe(battery::GPE);
+            true
         })
     }
 
@@ -179,6 +196,7 @@ impl Machine {
             inspect: Box::new(move || inspect.inspect()),
             nmi: Box::new(move || nmi.lapics().inject_nmi(0)),
             shutdown: self.shutdown(),
+            battery: self.battery(),
             firmware_log: self.firmware_log(),
         }
     }

@@ -5,6 +5,7 @@
 //! blocks only for its own answer. Not here: what the verbs do ([`crate::dispatch`]).
 
 use crate::vp_thread::Job;
+pub use chipset::battery::Charge;
 use guest_memory::MemoryError;
 use tokio::sync::{mpsc, oneshot};
 use virt::{Runner, VpIndex};
@@ -26,6 +27,8 @@ pub enum VerbError {
     TooLong(u64),
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    #[error("the guest has no battery; start it with --battery")]
+    NoBattery,
     #[error("there is no vp {0}")]
     NoSuchVp(VpIndex),
     #[error("the vm is gone")]
@@ -63,6 +66,7 @@ pub(crate) enum Request {
     Reset(Verb<(), ()>),
     Nmi(Verb<(), ()>),
     Shutdown(Verb<(), &'static str>),
+    Battery(Verb<Charge, ()>),
     Inspect(Verb<(), String>),
     ReadMemory(Verb<MemoryRange, Vec<u8>>),
     Dump(Verb<(), String>),
@@ -152,6 +156,11 @@ impl VmClient {
     /// Asks the guest to power off; says how it was asked.
     pub fn shutdown(&self) -> Result<&'static str, VerbError> {
         self.call((), Request::Shutdown)
+    }
+
+    /// Says that the host's battery has changed.
+    pub fn set_battery(&self, charge: Charge) -> Result<(), VerbError> {
+        self.call(charge, Request::Battery)
     }
 
     /// Raises an NMI on the boot processor.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! The device of Microsoft's UEFI, from the configuration: variables, and where they are kept.
+//! The device of Microsoft's UEFI, from the configuration: variables, and where they are kept; and what else
+//! the firmware is told of: the guest's watchdog, the battery.
 //!
 //! Always true: the variables that put the console on a serial port are there before the firmware asks, unless
 //! the file has others. Not here: what the device does (`uefi_device`).
@@ -7,19 +8,63 @@
 use crate::entropy::EntropySource;
 use anyhow::Context;
 use chipset::PortWidth;
+use chipset::battery::{self, Battery, Charge};
 use chipset::machine::{Composition, World};
 use chipset_device::Device;
 use guest_memory::DmaMemory;
 use openvmm_defs::{Config, UefiConsoleMode, UefiSettings};
 use std::sync::{Arc, Mutex};
-use uefi_device::{ComPort, PORTS, UefiConfig, UefiDevice, UefiWorld, console_variables};
+use uefi_device::{
+    ComPort, GUEST_WATCHDOG_PORTS, GuestWatchdog, PORTS, UefiConfig, UefiDevice, UefiWorld, console_variables,
+};
 use uefi_nvram::Nvram;
 
 /// Makes the seed of a deterministic VM's device differ from that of its launch.
 const SEED: u64 = 0x005E_ED0F_0EF1;
 
-/// Adds the device to `machine`.
+/// The devices that the worker talks to.
+pub(crate) struct UefiDevices {
+    /// The firmware's own.
+    pub(crate) bios: Arc<Mutex<UefiDevice>>,
+    /// `--battery`.
+    pub(crate) battery: Option<Arc<Mutex<Battery>>>,
+}
+
+/// What the battery says until somebody says otherwise at the prompt.
+const FULL: Charge = Charge {
+    percent: 100,
+    mains: true,
+};
+
+/// Adds what `settings` ask for to `machine`.
 pub(crate) fn add(
+    machine: &mut Composition,
+    config: &Config,
+    settings: &UefiSettings,
+    world: &World,
+    memory: DmaMemory,
+) -> anyhow::Result<UefiDevices> {
+    let bios = add_bios(machine, config, settings, world, memory)?;
+    if settings.watchdog {
+        let device =
+            world.timed(|timer| GuestWatchdog::new(world.clock.clone(), timer, world.power.clone()));
+        let ports = GUEST_WATCHDOG_PORTS;
+        machine
+            .builder
+            .add_ports("guest_watchdog", ports, PortWidth::Any, device.clone())?;
+        machine.builder.add_device("guest_watchdog", device);
+    }
+    let battery = settings.battery.then(|| Arc::new(Mutex::new(Battery::new(FULL))));
+    if let Some(battery) = &battery {
+        machine
+            .builder
+            .add_mmio("battery", battery::GPA, battery::LEN, battery.clone())?;
+        machine.builder.add_device("battery", battery.clone());
+    }
+    Ok(UefiDevices { bios, battery })
+}
+
+fn add_bios(
     machine: &mut Composition,
     config: &Config,
     settings: &UefiSettings,

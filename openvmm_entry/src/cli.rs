@@ -125,6 +125,12 @@ pub(crate) struct UefiArgs {
     /// Try the default boot entries even when others exist.
     #[arg(long)]
     pub(crate) default_boot_always_attempt: bool,
+    /// A battery for the guest, full until `battery` at the Ctrl-Q prompt says otherwise.
+    #[arg(long)]
+    pub(crate) battery: bool,
+    /// A watchdog for the guest's operating system.
+    #[arg(long)]
+    pub(crate) guest_watchdog: bool,
     /// Where the firmware's console is; default: com1 when COM1 is connected.
     #[arg(long, value_name = "MODE")]
     pub(crate) uefi_console_mode: Option<ConsoleModeArg>,

@@ -211,6 +211,8 @@ fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4]) -> UefiSettings {
         default_boot_always_attempt: args.default_boot_always_attempt,
         console_mode: args.uefi_console_mode.map_or(default_mode, Into::into),
         serial: com.iter().any(|b| *b != SerialBackend::None),
+        battery: args.battery,
+        watchdog: args.guest_watchdog,
         // The firmware is told what the machine has: resources are assigned (flag 31).
         pci_preassigned: true,
         ..UefiSettings::default()

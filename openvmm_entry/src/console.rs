@@ -7,7 +7,7 @@
 
 use crate::terminal;
 use openvmm_core::InputSink;
-use openvmm_core::rpc::{VerbError, VmClient};
+use openvmm_core::rpc::{Charge, VerbError, VmClient};
 use std::io::{BufRead, StdinLock, Write};
 
 /// Ctrl-Q.
@@ -21,6 +21,7 @@ resume               let it run (also after --paused)
 reset                launch it again
 nmi                  raise an NMI on vp 0
 shutdown             ask the guest to power off
+battery PERCENT [ac] tell the guest what its battery holds, and that it is on mains
 inspect              state of the vm and its devices
 memory GPA [LEN]     show guest memory
 dump                 registers of all vps
@@ -123,6 +124,7 @@ enum Command {
     Reset,
     Nmi,
     Shutdown,
+    Battery(Charge),
     Inspect,
     Memory { gpa: u64, len: u64 },
     Dump,
@@ -139,6 +141,9 @@ impl Command {
             ["reset"] => Self::Reset,
             ["nmi"] => Self::Nmi,
             ["shutdown"] => Self::Shutdown,
+            ["battery", percent] => Self::Battery(charge(percent, false)?),
+            ["battery", percent, "ac"] => Self::Battery(charge(percent, true)?),
+            ["battery", ..] => return Err("write battery PERCENT or battery PERCENT ac".into()),
             ["inspect"] => Self::Inspect,
             ["memory", gpa] => Self::Memory {
                 gpa: number(gpa)?,
@@ -163,6 +168,7 @@ impl Command {
             Self::Resume => client.resume().map(|()| "running\n".into()),
             Self::Reset => client.reset().map(|()| "reset\n".into()),
             Self::Shutdown => client.shutdown().map(|how| format!("{how}\n")),
+            Self::Battery(charge) => client.set_battery(charge).map(|()| "the guest was told\n".into()),
             Self::Nmi => client.nmi().map(|()| "nmi raised on vp 0\n".into()),
             Self::Inspect => client.inspect(),
             Self::Memory { gpa, len } => client.read_memory(gpa, len).map(|bytes| hexdump(gpa, &bytes)),
@@ -171,6 +177,13 @@ impl Command {
             Self::Quit => client.stop(0).and(Err(VerbError::Gone)),
             Self::Help => Ok(HELP.into()),
         }
+    }
+}
+
+fn charge(percent: &str, mains: bool) -> Result<Charge, String> {
+    match percent.parse() {
+        Ok(percent @ 0..=100) => Ok(Charge { percent, mains }),
+        _ => Err(format!("{percent:?} is not a number from 0 to 100")),
     }
 }
 
@@ -213,7 +226,8 @@ mod tests {
                 .next()
                 .unwrap()
                 .replace("GPA", "0x1000")
-                .replace("[LEN]", "32");
+                .replace("[LEN]", "32")
+                .replace("PERCENT [ac]", "40 ac");
             Command::parse(&words).unwrap();
         }
         assert_eq!(
@@ -230,6 +244,10 @@ mod tests {
         assert_eq!(
             Command::parse("frob 1\n").unwrap_err(),
             "unknown command \"frob 1\"; help lists them"
+        );
+        assert_eq!(
+            Command::parse("battery 101\n").unwrap_err(),
+            "\"101\" is not a number from 0 to 100"
         );
         assert_eq!(Command::parse("memory\n").unwrap_err(), "write memory GPA [LEN]");
         assert_eq!(

@@ -65,6 +65,15 @@ pub fn hv_probe() -> TestFile {
     )
 }
 
+/// `hv_devices` as an IGVM file, from `manifests/uefi-x64.json`.
+pub fn hv_devices() -> TestFile {
+    build(
+        "uefi-x64.json",
+        &[("uefi", &payloads::uefi_probe::devices_firmware())],
+        &["--guest", "none"],
+    )
+}
+
 /// Builds a manifest of the repository with resources by name.
 ///
 /// # Panics

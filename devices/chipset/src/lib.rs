@@ -8,6 +8,7 @@
 //! Not here: what PCI functions are (crate `pci`), virtio, Hyper-V and UEFI devices.
 #![forbid(unsafe_code)]
 
+pub mod battery;
 mod bus;
 pub mod flash;
 pub mod fw_cfg;

@@ -8,7 +8,7 @@ use crate::event_log;
 use crate::firmware_log::FirmwareLog;
 use crate::host_log::{HostLog, Weight, printable};
 use crate::nvram;
-use crate::watchdog::{RESOLUTION_SECONDS, Watchdog};
+use crate::watchdog::{Pace, Watchdog};
 use chipset_device::{Clock, Device, PortDevice, PowerRequest, PowerSink, Timed, TimerHandle, unclaimed};
 use guest_memory::{DmaMemory, MemoryError};
 use std::fmt::Write;
@@ -120,7 +120,7 @@ impl UefiDevice {
             random: world.random,
             nvram: config.nvram,
             generation_id: config.generation_id,
-            watchdog: Watchdog::new(world.clock, world.timer),
+            watchdog: Watchdog::new(world.clock, world.timer, Pace::FIRMWARE),
             state: State::default(),
         }
     }
@@ -144,12 +144,9 @@ impl UefiDevice {
 
     fn read(&self) -> u32 {
         match self.state.index {
-            index::WATCHDOG_CONFIG => self.watchdog.config(),
-            index::WATCHDOG_RESOLUTION => RESOLUTION_SECONDS,
-            index::WATCHDOG_COUNT => self.watchdog.count(),
             index::MEMORY_OVERWRITE => self.state.memory_overwrite_failed.into(),
             index::NFIT_SIZE => 0,
-            _ => u32::MAX,
+            other => self.watchdog.read(other).unwrap_or(u32::MAX),
         }
     }
 
@@ -166,14 +163,6 @@ impl UefiDevice {
             index::BOOT_FINALIZE => Ok(()),
             index::NVRAM => nvram::handle(&mut self.nvram, &self.memory, value, &mut self.state.host_log),
             index::CRYPTO => self.crypto(value),
-            index::WATCHDOG_CONFIG => {
-                self.watchdog.set_config(value);
-                Ok(())
-            }
-            index::WATCHDOG_COUNT => {
-                self.watchdog.set_count(value);
-                Ok(())
-            }
             index::LOG_GPA => {
                 self.state.firmware_log.set_gpa(value);
                 Ok(())
@@ -188,6 +177,7 @@ impl UefiDevice {
                 Ok(())
             }
             index::DEBUG_STRING => self.debug_string(value),
+            other if self.watchdog.write(other, value) => Ok(()),
             other => {
                 let line = format!("index {other:#x} of the bios device is not known; {value:#x} is dropped");
                 self.state.host_log.line(Weight::Detail, &line);
@@ -270,13 +260,7 @@ impl Device for UefiDevice {
     }
 
     fn inspect(&self) -> String {
-        let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "watchdog config {:#x} count {}",
-            self.watchdog.config(),
-            self.watchdog.count()
-        );
+        let mut text = self.watchdog.text();
         let phase = if self.nvram.at_runtime() {
             "run time"
         } else {

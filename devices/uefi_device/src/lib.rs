@@ -6,14 +6,15 @@
 //! Always true: a command is done when the OUT that asks for it is over, its results in guest memory; every
 //! address and size that the guest gives is checked, and what a command may read, write and log is bounded;
 //! a command that cannot be answered changes nothing and is one log line. The RAM of the guest is reached
-//! through `guest_memory` only. Not here: what variables mean (`uefi_nvram`), the second watchdog that ACPI
-//! describes, NVDIMMs.
+//! through `guest_memory` only. Beside it stands the watchdog that ACPI describes to the guest
+//! ([`GuestWatchdog`]). Not here: what variables mean (`uefi_nvram`), NVDIMMs.
 #![forbid(unsafe_code)]
 
 mod console;
 mod device;
 mod event_log;
 mod firmware_log;
+mod guest_watchdog;
 mod host_log;
 mod nvram;
 mod watchdog;
@@ -22,4 +23,5 @@ mod watchdog;
 mod tests;
 
 pub use console::{ComPort, console_variables};
+pub use guest_watchdog::{GUEST_WATCHDOG_PORTS, GuestWatchdog};
 pub use device::{PORTS, RandomSource, UefiConfig, UefiDevice, UefiWorld, index};

@@ -356,6 +356,36 @@ fn the_watchdog_resets_a_guest_that_does_not_start() {
 }
 
 #[test]
+fn the_guests_watchdog_begins_again_when_it_is_started_while_it_runs() {
+    let (clock, timers) = (Arc::new(Clock::deterministic()), TimerQueue::new());
+    let power = Arc::new(Power::default());
+    let mut device = GuestWatchdog::new(clock.clone(), timers.timer(0), power.clone());
+    let write = |device: &mut GuestWatchdog, index: u32, value: u32| {
+        device.port_write(0, &index.to_le_bytes());
+        device.port_write(4, &value.to_le_bytes());
+    };
+    let read = |device: &mut GuestWatchdog, index: u32| {
+        device.port_write(0, &index.to_le_bytes());
+        let mut data = [0; 4];
+        device.port_read(4, &mut data);
+        u32::from_le_bytes(data)
+    };
+    assert_eq!(read(&mut device, index::WATCHDOG_RESOLUTION), 1);
+    write(&mut device, index::WATCHDOG_COUNT, 30);
+    write(&mut device, index::WATCHDOG_CONFIG, watchdog::RUNNING);
+    clock.advance_to(20_000_000_000);
+    assert_eq!(read(&mut device, index::WATCHDOG_COUNT), 10);
+    write(&mut device, index::WATCHDOG_CONFIG, watchdog::RUNNING);
+    assert_eq!(read(&mut device, index::WATCHDOG_COUNT), 30);
+    assert_eq!(timers.next_deadline(), Some(50_000_000_000));
+    device.timer_fired(0, 50_000_000_000);
+    assert_eq!(*power.0.lock().unwrap(), [PowerRequest::Reset]);
+    device.reset();
+    assert_eq!(read(&mut device, index::WATCHDOG_CONFIG), watchdog::BOOT_STATUS);
+    assert_eq!(read(&mut device, index::NVRAM), u32::MAX);
+}
+
+#[test]
 fn the_largest_count_does_not_overflow() {
     let mut rig = rig();
     rig.write(index::WATCHDOG_COUNT, u32::MAX);

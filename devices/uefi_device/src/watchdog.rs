@@ -1,18 +1,40 @@
 // SPDX-License-Identifier: MIT
-//! The watchdog that runs while the firmware starts the guest (indexes 0x27 to 0x29).
+//! A watchdog: the one that runs while the firmware starts the guest (indexes 0x27 to 0x29), and the same
+//! again for the guest.
 //!
-//! Always true: it counts down in steps of [`RESOLUTION_SECONDS`] while it is configured and enabled, and
-//! asks for a reset when it comes to nothing; suspended, it keeps what is left. After the reset the boot
-//! status bit tells the firmware who it was. Not here: the clock and the timer queue's locking.
+//! Always true: it counts down in steps of its resolution while it is configured and enabled, and asks for a
+//! reset when it comes to nothing; suspended, it keeps what is left; started while it runs, it begins again. After the reset the boot status bit says
+//! who it was. Not here: the clock and the timer queue's locking.
 
+use crate::device::index;
 use chipset_device::{Clock, TimerHandle};
 use std::sync::Arc;
 
-/// Seconds of one count.
-pub(crate) const RESOLUTION_SECONDS: u32 = 5;
-/// Five minutes, the time that UEFI 7.5 gives a boot option; PEI starts the watchdog without setting a count.
-const DEFAULT_COUNT: u32 = 60;
-const STEP: u64 = RESOLUTION_SECONDS as u64 * 1_000_000_000;
+/// How a watchdog counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// Seconds of one count.
+    pub(crate) resolution: u32,
+    /// Counts of a watchdog that is started without a number.
+    pub(crate) count: u32,
+}
+
+impl Pace {
+    /// Five minutes, the time that UEFI 7.5 gives a boot option; PEI starts the watchdog without setting a count.
+    pub(crate) const FIRMWARE: Self = Self {
+        resolution: 5,
+        count: 60,
+    };
+    /// Microsoft's WDAT counts seconds, at least five; drivers set a count before they start it.
+    pub(crate) const GUEST: Self = Self {
+        resolution: 1,
+        count: 300,
+    };
+
+    const fn step(self) -> u64 {
+        self.resolution as u64 * 1_000_000_000
+    }
+}
 
 /// Bits of the configuration register.
 pub(crate) mod config {
@@ -30,7 +52,10 @@ pub(crate) mod config {
 pub(crate) struct Watchdog {
     clock: Arc<Clock>,
     timer: TimerHandle,
+    pace: Pace,
     config: u32,
+    /// Counts that were last set.
+    set: u32,
     /// Counts left while it does not run.
     count: u32,
     /// When it comes to nothing, while it runs.
@@ -41,12 +66,14 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn new(clock: Arc<Clock>, timer: TimerHandle) -> Self {
+    pub(crate) fn new(clock: Arc<Clock>, timer: TimerHandle, pace: Pace) -> Self {
         Self {
             clock,
             timer,
+            pace,
             config: 0,
-            count: DEFAULT_COUNT,
+            set: pace.count,
+            count: pace.count,
             deadline: None,
             bit: false,
             boot_status: false,
@@ -56,35 +83,67 @@ impl Watchdog {
     pub(crate) fn reset(&mut self) {
         self.timer.disarm();
         self.config = 0;
-        self.count = DEFAULT_COUNT;
+        self.set = self.pace.count;
+        self.count = self.set;
         self.deadline = None;
         self.boot_status = std::mem::take(&mut self.bit);
     }
 
-    pub(crate) fn config(&self) -> u32 {
+    /// What a register reads; `None` for an index that is no watchdog's.
+    pub(crate) fn read(&self, index: u32) -> Option<u32> {
+        match index {
+            index::WATCHDOG_CONFIG => Some(self.config()),
+            index::WATCHDOG_RESOLUTION => Some(self.pace.resolution),
+            index::WATCHDOG_COUNT => Some(self.count()),
+            _ => None,
+        }
+    }
+
+    /// Writes a register; `false` for an index that is not one to write.
+    pub(crate) fn write(&mut self, index: u32, value: u32) -> bool {
+        match index {
+            index::WATCHDOG_CONFIG => self.set_config(value),
+            index::WATCHDOG_COUNT => self.set_count(value),
+            _ => return false,
+        }
+        true
+    }
+
+    /// For `inspect`.
+    pub(crate) fn text(&self) -> String {
+        format!("watchdog config {:#x} count {}\n", self.config(), self.count())
+    }
+
+    fn config(&self) -> u32 {
         let status = if self.boot_status { config::BOOT_STATUS } else { 0 };
         self.config | status
     }
 
-    pub(crate) fn set_config(&mut self, value: u32) {
+    fn set_config(&mut self, value: u32) {
+        let ran = self.deadline.is_some();
         self.suspend();
+        // WDAT's reset action: starting a watchdog that runs gives it all of its time again.
+        if ran && value & config::RUNNING == config::RUNNING {
+            self.count = self.set;
+        }
         self.config = value & config::WRITABLE;
         self.boot_status &= value & config::BOOT_STATUS == 0;
         self.resume();
     }
 
     /// Counts left, rounded up.
-    pub(crate) fn count(&self) -> u32 {
+    fn count(&self) -> u32 {
         let Some(deadline) = self.deadline else {
             return self.count;
         };
         let left = deadline.saturating_sub(self.clock.now());
         // At most what was set, a u32.
-        left.div_ceil(STEP) as u32
+        left.div_ceil(self.pace.step()) as u32
     }
 
-    pub(crate) fn set_count(&mut self, count: u32) {
+    fn set_count(&mut self, count: u32) {
         self.suspend();
+        self.set = count;
         self.count = count;
         self.resume();
     }
@@ -98,7 +157,7 @@ impl Watchdog {
     fn resume(&mut self) {
         if self.config & config::RUNNING == config::RUNNING && self.count > 0 {
             // Beyond the end of time is never.
-            let span = u64::from(self.count).saturating_mul(STEP);
+            let span = u64::from(self.count).saturating_mul(self.pace.step());
             let deadline = self.clock.now().saturating_add(span);
             self.deadline = Some(deadline);
             self.timer.arm(deadline);

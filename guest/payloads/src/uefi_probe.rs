@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! `uefi_probe` and `hv_probe` as firmware images in the MSVM.fd shape.
+//! `uefi_probe`, `hv_probe` and `hv_devices` as firmware images in the MSVM.fd shape.
 //!
 //! Always true: exactly 6 MiB; the SEC volume's header and files are well formed (PI specification 1.8
 //! volume 3, chapters 2 and 3), so a loader's own search finds the entry. The SEC core is not the first
@@ -33,6 +33,9 @@ const NAME_SECTION: usize = SECTION_HEADER + 8;
 /// `hv_probe`'s code and data, flat, linked there too.
 pub const HV_PROBE: &[u8] = super::built!("hv_probe.bin");
 
+/// `hv_devices`' code and data, flat, linked there too.
+pub const HV_DEVICES: &[u8] = super::built!("hv_devices.bin");
+
 /// The firmware image of `uefi_probe`.
 pub fn firmware() -> Vec<u8> {
     image_of(CODE)
@@ -41,6 +44,11 @@ pub fn firmware() -> Vec<u8> {
 /// The firmware image of `hv_probe`.
 pub fn hv_firmware() -> Vec<u8> {
     image_of(HV_PROBE)
+}
+
+/// The firmware image of `hv_devices`.
+pub fn devices_firmware() -> Vec<u8> {
+    image_of(HV_DEVICES)
 }
 
 fn image_of(code: &[u8]) -> Vec<u8> {

@@ -168,6 +168,7 @@ fn fake_vm(
                 nmis.fetch_add(1, Ordering::SeqCst);
             }),
             shutdown: Box::new(|| "asked"),
+            battery: Box::new(|_| false),
             firmware_log: Box::new(String::new),
         },
         memory,

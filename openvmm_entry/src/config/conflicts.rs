@@ -190,7 +190,7 @@ fn uefi_switches(cli: &Cli) -> Result<(), String> {
 }
 
 /// The settings of the configuration blob, and which were given.
-fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 6] {
+fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 8] {
     let args = &cli.uefi;
     [
         (args.uefi_debug, "--uefi-debug"),
@@ -211,6 +211,8 @@ fn isolation(cli: &Cli) -> Result<(), String> {
     let kind = cli.machine.isolation.kind;
     let name = isolation::name(kind);
     match kind {
+        (args.battery, "--battery"),
+        (args.guest_watchdog, "--guest-watchdog"),
         IsolationRequest::None if cli.machine.sev_model.is_some() => {
             return Err(
                 "--sev-model is a model of hosts that launch encrypted guests; add --isolation snp, sev-es or sev".into(),

@@ -12,6 +12,7 @@ mod conformance;
 mod console;
 mod hyperv;
 mod images;
+mod hyperv_devices;
 mod interop;
 mod isolation;
 mod linux;
