@@ -90,7 +90,7 @@ const SOAKS: &[Soak] = &[
         package: "virtio",
         example: "device_fuzz",
         starts_openvmm: false,
-        count: 40_000,
+        count: 60_000,
         chunk: 2000,
     },
     Soak {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //! Guests that do anything to virtio and NVMe devices: registers, doorbells, configuration space, ring and queue
-//! contents, buffers anywhere. `--seed S --first N --count M`: cases N to N + M - 1, each of [`OPERATIONS`]
+//! contents, buffers anywhere; hosts that send frames, and connect, answer and hang up. `--seed S --first N --count M`: cases N to N + M - 1, each of [`OPERATIONS`]
 //! operations on one device.
 //!
-//! Always true: a case depends on its number and the seed only, because the devices work on the thread that asks.
+//! Always true: a case depends on its number and the seed only, because the devices work on the thread that asks,
+//! also those that have one of their own in a VM.
 //! What must hold: no panic, the disk keeps its size, a device that is set up properly afterwards works.
 
 use block::{Disk, DiskOptions};
@@ -11,9 +12,18 @@ use chipset_device::{InterruptLine, MmioDevice, MsiTarget, Placement};
 use guest_memory::GuestMemory;
 use nvme::NvmePci;
 use pci::PciFunction;
+use soak_case::{Cases, Random};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use virtio::{Blk, Console, ConsoleIo, Rng, VirtioDevice, VirtioPci, Wiring};
+use tap::Tap;
+use virtio::{
+    Blk, Console, ConsoleIo, Net, Progress, QueueError, Rng, VirtQueue, VirtioDevice, VirtioPci, Vsock,
+    Waker, Wiring,
+};
 
 /// Operations of a case.
 const OPERATIONS: u32 = 1000;
@@ -23,39 +33,13 @@ const HIGH: u64 = 0x10_0000;
 const HIGH_LEN: u64 = 0x1_0000;
 const DISK_LEN: u64 = 64 << 10;
 
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// Mostly small, sometimes anything.
-    fn value(&mut self) -> u64 {
-        let shift = self.below(64);
-        self.next() >> shift
-    }
-
-    /// An address: mostly RAM, sometimes near its ends or nowhere.
-    fn gpa(&mut self) -> u64 {
-        match self.below(8) {
-            0 => LOW - 16 + self.below(32),
-            1 => HIGH + self.below(HIGH_LEN),
-            2 => self.next(),
-            _ => self.below(LOW) & !0xF,
-        }
+/// An address: mostly RAM, sometimes near its ends or nowhere.
+fn gpa(random: &mut Random) -> u64 {
+    match random.below(8) {
+        0 => LOW - 16 + random.below(32),
+        1 => HIGH + random.below(HIGH_LEN),
+        2 => random.bits(),
+        _ => random.below(LOW) & !0xF,
     }
 }
 
@@ -87,6 +71,165 @@ impl Placement for Nowhere {
     }
 }
 
+/// A device that works on the thread that asks, whatever it needs in a VM.
+struct HereAndNow<D>(D);
+
+impl<D: VirtioDevice> VirtioDevice for HereAndNow<D> {
+    fn kind(&self) -> u16 {
+        self.0.kind()
+    }
+
+    fn class(&self) -> [u8; 3] {
+        self.0.class()
+    }
+
+    fn features(&self) -> u64 {
+        self.0.features()
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        self.0.queue_sizes()
+    }
+
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        self.0.read_config(offset, data);
+    }
+
+    fn write_config(&mut self, offset: usize, data: &[u8]) {
+        self.0.write_config(offset, data);
+    }
+
+    fn activate(&mut self, features: u64) {
+        self.0.activate(features);
+    }
+
+    fn process(&mut self, queues: &mut [VirtQueue]) -> Result<Progress, QueueError> {
+        let progress = self.0.process(queues);
+        // What a thread would wait for now.
+        drop(self.0.watches());
+        progress
+    }
+
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    fn inspect(&self) -> String {
+        self.0.inspect()
+    }
+}
+
+/// What is at the other end of a device.
+enum Host {
+    Nobody,
+    /// Of a network device.
+    Wire(UnixDatagram),
+    /// Of a socket device: the programs that listen, and all streams.
+    Programs {
+        path: PathBuf,
+        listeners: Vec<UnixListener>,
+        streams: Vec<UnixStream>,
+    },
+}
+
+/// Ports of the host with a listener, and as many without.
+const PORTS: u64 = 3;
+
+impl Host {
+    /// A network device and its wire.
+    fn wire() -> std::io::Result<(Box<dyn VirtioDevice>, Self)> {
+        let (ours, theirs) = UnixDatagram::pair()?;
+        ours.set_nonblocking(true)?;
+        let net = Net::new(Tap::over_datagrams("fuzzed", theirs)?, [2, 0, 0, 0, 0, 1]);
+        Ok((Box::new(HereAndNow(net)), Self::Wire(ours)))
+    }
+
+    /// A socket device and its programs.
+    fn programs(folder: &Path) -> std::io::Result<(Box<dyn VirtioDevice>, Self)> {
+        let path = folder.join("sockets");
+        let listeners = (0..PORTS).map(|port| {
+            let path = folder.join(format!("sockets_{port}"));
+            // Of the case before.
+            let _ = std::fs::remove_file(&path);
+            let listener = UnixListener::bind(path)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        let listeners = listeners.collect::<std::io::Result<_>>()?;
+        let vsock = Vsock::listen(GUEST_CID, &path)?;
+        let host = Self::Programs {
+            path,
+            listeners,
+            streams: Vec::new(),
+        };
+        Ok((Box::new(HereAndNow(vsock)), host))
+    }
+
+    /// Something that a host may do at any time. What does not work, because a queue is full or an end has gone, is
+    /// as good as done.
+    fn act(&mut self, random: &mut Random) {
+        let bytes = vec![random.bits() as u8; 1 << random.below(13)];
+        match self {
+            Self::Nobody => {}
+            Self::Wire(wire) => {
+                let _ = wire.send(&bytes);
+                let _ = wire.recv(&mut [0; 2048]);
+            }
+            Self::Programs {
+                path,
+                listeners,
+                streams,
+            } => {
+                let connected = match random.below(8) {
+                    0 => UnixStream::connect(path).ok(),
+                    1 | 2 => {
+                        let called = listeners[random.below(PORTS) as usize].accept();
+                        called.ok().map(|(stream, _)| stream)
+                    }
+                    3 => {
+                        streams.pop();
+                        None
+                    }
+                    _ => None,
+                };
+                streams.extend(connected.filter(|stream| stream.set_nonblocking(true).is_ok()));
+                let count = streams.len() as u64;
+                if let Some(stream) = streams.get_mut(random.below(count) as usize) {
+                    let _ = match random.below(4) {
+                        0 => stream.write(format!("CONNECT {}\n", random.below(5)).as_bytes()),
+                        1 => stream.write(&bytes),
+                        2 => stream.read(&mut [0; 4096]),
+                        _ => stream.shutdown(std::net::Shutdown::Write).map(|()| 0),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// The guest's context id.
+const GUEST_CID: u64 = 3;
+
+/// The header of a socket packet that mostly makes sense (section 5.10.6).
+fn socket_packet(random: &mut Random) -> Vec<u8> {
+    let cid = random.pick(&[GUEST_CID, GUEST_CID, GUEST_CID, 2, 77]);
+    let mut header = cid.to_le_bytes().to_vec();
+    header.extend(2u64.to_le_bytes());
+    header.extend((random.below(2) as u32).to_le_bytes());
+    header.extend(random.pick(&[0u32, 0, 1, 3, 0x4000_0000]).to_le_bytes());
+    header.extend((random.below(600) as u32).to_le_bytes());
+    header.extend(random.pick(&[1u16, 1, 1, 2]).to_le_bytes());
+    header.extend(
+        random
+            .pick(&[1u16, 1, 1, 2, 3, 4, 5, 5, 5, 6, 7, 0, 8])
+            .to_le_bytes(),
+    );
+    header.extend((random.below(4) as u32).to_le_bytes());
+    header.extend((random.value() as u32).to_le_bytes());
+    header.extend((random.value() as u32).to_le_bytes());
+    header
+}
+
 /// A device with everything that a guest reaches.
 struct Bench {
     memory: GuestMemory,
@@ -94,12 +237,15 @@ struct Bench {
     bar: Arc<Mutex<dyn MmioDevice>>,
     random: Random,
     is_nvme: bool,
+    /// Lets a virtio device look at what came from the host.
+    waker: Option<Waker>,
+    host: Host,
 }
 
-fn virtio(
-    device: Box<dyn VirtioDevice>,
-    memory: &GuestMemory,
-) -> (Box<dyn PciFunction>, Arc<Mutex<dyn MmioDevice>>) {
+/// A function, what answers in its BAR, and for virtio what wakes it.
+type Made = (Box<dyn PciFunction>, Arc<Mutex<dyn MmioDevice>>, Option<Waker>);
+
+fn virtio(device: Box<dyn VirtioDevice>, memory: &GuestMemory) -> Made {
     let wiring = Wiring {
         ram: memory.dma(),
         msi: Arc::new(Messages::default()),
@@ -107,11 +253,11 @@ fn virtio(
         threads: false,
     };
     let function = VirtioPci::new("fuzzed", device, wiring).expect("a function");
-    let bar = function.bar();
-    (Box::new(function), bar)
+    let (bar, waker) = (function.bar(), function.waker());
+    (Box::new(function), bar, Some(waker))
 }
 
-fn nvme(disk: Arc<Disk>, memory: &GuestMemory) -> (Box<dyn PciFunction>, Arc<Mutex<dyn MmioDevice>>) {
+fn nvme(disk: Arc<Disk>, memory: &GuestMemory) -> Made {
     let wiring = nvme::Wiring {
         ram: memory.dma(),
         msi: Arc::new(Messages::default()),
@@ -120,20 +266,31 @@ fn nvme(disk: Arc<Disk>, memory: &GuestMemory) -> (Box<dyn PciFunction>, Arc<Mut
     };
     let function = NvmePci::new("fuzzed", vec![disk], wiring).expect("a function");
     let bar = function.bar();
-    (Box::new(function), bar)
+    (Box::new(function), bar, None)
 }
 
 impl Bench {
-    fn new(case: u64, seed: u64, disk: &Arc<Disk>) -> Self {
+    fn new(case: u64, seed: u64, disk: &Arc<Disk>, folder: &Path) -> Self {
         let memory = GuestMemory::allocate(&[(0, LOW), (HIGH, HIGH_LEN)]).expect("guest memory");
-        let mut random = Random((seed ^ case.wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1);
-        let kind = case % 4;
-        let (mut function, bar) = match kind {
+        let mut random = Random::of_case(seed, case);
+        let kind = case % 6;
+        let mut host = Host::Nobody;
+        let (mut function, bar, waker) = match kind {
             0 => virtio(Box::new(Blk::new(disk.clone())), &memory),
             1 => nvme(disk.clone(), &memory),
             2 => virtio(Box::new(Console::new(Arc::new(Sink))), &memory),
+            3 | 4 => {
+                let both = if kind == 3 {
+                    Host::wire()
+                } else {
+                    Host::programs(folder)
+                };
+                let (device, other_end) = both.expect("sockets");
+                host = other_end;
+                virtio(device, &memory)
+            }
             _ => {
-                let mut state = random.next();
+                let mut state = random.bits();
                 let source = move |bytes: &mut [u8]| {
                     state = state.wrapping_add(1);
                     bytes.fill(state as u8);
@@ -154,6 +311,8 @@ impl Bench {
             bar,
             random,
             is_nvme: kind == 1,
+            waker,
+            host,
         }
     }
 
@@ -183,20 +342,20 @@ impl Bench {
             let mut offered = [0; 4];
             self.read(4, &mut offered);
             let keep = if half == 0 {
-                self.random.next() as u32
+                self.random.bits() as u32
             } else {
                 u32::MAX
             };
             self.write(0xC, &(u32::from_le_bytes(offered) & keep).to_le_bytes());
         }
         self.write(0x14, &[0xB]);
-        for queue in 0..2u16 {
+        for queue in 0..3u16 {
             self.write(0x16, &queue.to_le_bytes());
             let (size, vector) = (1u16 << self.random.below(8), self.random.below(5) as u16);
             self.write(0x18, &size.to_le_bytes());
             self.write(0x1A, &vector.to_le_bytes());
             for at in [0x20, 0x28, 0x30] {
-                let gpa = self.random.gpa() & !0xF;
+                let gpa = gpa(&mut self.random) & !0xF;
                 self.write(at, &(gpa as u32).to_le_bytes());
                 self.write(at + 4, &((gpa >> 32) as u32).to_le_bytes());
             }
@@ -207,7 +366,7 @@ impl Bench {
 
     /// Chains of random shape where the current rings are.
     fn fill_virtio(&mut self) {
-        let queue = self.random.below(2) as u16;
+        let queue = self.random.below(3) as u16;
         self.write(0x16, &queue.to_le_bytes());
         let mut registers = [0; 0x20];
         for (at, part) in (0x18..).step_by(8).zip(registers.chunks_mut(8)) {
@@ -221,7 +380,7 @@ impl Bench {
         };
         let (table, avail) = (address(8), address(16));
         for _ in 0..self.random.below(6) {
-            let mut descriptor = self.random.gpa().to_le_bytes().to_vec();
+            let mut descriptor = gpa(&mut self.random).to_le_bytes().to_vec();
             let len = if self.random.one_in(8) {
                 self.random.value() as u32
             } else {
@@ -236,23 +395,52 @@ impl Bench {
             let mut header = (self.random.below(15) as u32).to_le_bytes().to_vec();
             header.extend([0; 4]);
             header.extend(self.random.below(200).to_le_bytes());
+            if matches!(self.host, Host::Programs { .. }) {
+                header = socket_packet(&mut self.random);
+            }
             let gpa = descriptor
                 .first_chunk()
                 .map_or(0, |bytes| u64::from_le_bytes(*bytes));
             self.ram(gpa, &header);
         }
-        let (slot, head) = (self.random.below(size), self.random.below(size + 1) as u16);
-        self.ram(avail.wrapping_add(4 + slot * 2), &head.to_le_bytes());
         let mut index = [0; 2];
         let _ = self.memory.read(avail.wrapping_add(2), &mut index);
+        let (mut slot, mut head) = (self.random.below(size), self.random.below(size + 1) as u16);
+        if !matches!(self.host, Host::Nobody) && self.random.one_in(2) {
+            slot = u64::from(u16::from_le_bytes(index)) % size;
+            head = self.sound_chain(queue, table, size);
+        }
+        self.ram(avail.wrapping_add(4 + slot * 2), &head.to_le_bytes());
         let step = if self.random.one_in(32) {
-            self.random.next() as u16
+            self.random.bits() as u16
         } else {
             1
         };
         let index = u16::from_le_bytes(index).wrapping_add(step);
         self.ram(avail.wrapping_add(2), &index.to_le_bytes());
         self.write(0x3000 + u64::from(queue) * 4, &queue.to_le_bytes());
+    }
+
+    /// A chain of one buffer in RAM, as the queue wants it, so that devices with a host get far; gives its head.
+    fn sound_chain(&mut self, queue: u16, table: u64, size: u64) -> u16 {
+        const RECEIVE: u16 = 0;
+        let gpa = self.random.below(LOW - 0x2000) & !0xF;
+        let (len, flags) = if queue == RECEIVE {
+            (2048, 2u16)
+        } else {
+            (44 + self.random.below(600) as u32, 0)
+        };
+        let head = self.random.below(size);
+        let mut descriptor = gpa.to_le_bytes().to_vec();
+        descriptor.extend(len.to_le_bytes());
+        descriptor.extend(flags.to_le_bytes());
+        descriptor.extend([0; 2]);
+        self.ram(table.wrapping_add(head * 16), &descriptor);
+        if queue != RECEIVE && matches!(self.host, Host::Programs { .. }) {
+            let packet = socket_packet(&mut self.random);
+            self.ram(gpa, &packet);
+        }
+        head as u16
     }
 
     fn start_nvme(&mut self) {
@@ -273,12 +461,12 @@ impl Bench {
         };
         let mut entry = [0u8; 64];
         if self.random.one_in(3) {
-            entry.iter_mut().for_each(|byte| *byte = self.random.next() as u8);
+            entry.iter_mut().for_each(|byte| *byte = self.random.bits() as u8);
         }
         entry[0] = self.random.below(14) as u8;
         entry[4] = self.random.below(3) as u8;
         for at in [24, 32] {
-            let gpa = self.random.gpa() & if self.random.one_in(4) { !0 } else { !0xFFF };
+            let gpa = gpa(&mut self.random) & if self.random.one_in(4) { !0 } else { !0xFFF };
             entry[at..at + 8].copy_from_slice(&gpa.to_le_bytes());
         }
         let small = [self.random.below(4) as u8, 0, self.random.below(33) as u8, 0];
@@ -305,7 +493,7 @@ impl Bench {
             2 => self.read(offset, &mut [0; 8][..width]),
             3 => {
                 let at = self.random.below(0x110) as u16 & !3;
-                let len = [1, 2, 4][self.random.below(3) as usize];
+                let len = self.random.pick(&[1, 2, 4]);
                 self.function.config_write(at, &data[..len]);
             }
             4 => {
@@ -313,7 +501,7 @@ impl Bench {
                 self.function.config_read(at, &mut [0; 4]);
             }
             _ => {
-                let gpa = self.random.gpa();
+                let gpa = gpa(&mut self.random);
                 self.ram(gpa, &data);
             }
         }
@@ -325,24 +513,20 @@ impl Bench {
             (0, true) => self.start_nvme(),
             (1..16, _) => self.anything(),
             (16, _) if self.random.one_in(4) => self.function.reset(),
+            (17..24, false) => {
+                self.host.act(&mut self.random);
+                if let Some(waker) = &self.waker {
+                    waker.wake();
+                }
+            }
             (_, false) => self.fill_virtio(),
             (_, true) => self.fill_nvme(),
         }
     }
 }
 
-fn argument(name: &str, default: u64) -> u64 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    let value = arguments.nth(1);
-    value.map_or(default, |value| value.parse().expect("a number"))
-}
-
-fn main() {
-    let (seed, first, count) = (
-        argument("--seed", 1),
-        argument("--first", 0),
-        argument("--count", 100),
-    );
+fn main() -> ExitCode {
+    let cases = Cases::from_command_line(100);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("disk");
     std::fs::write(&path, vec![0; DISK_LEN as usize]).expect("a disk");
@@ -352,14 +536,17 @@ fn main() {
         format: None,
     };
     let disk = Disk::open(&options).expect("a disk");
-    for case in first..first.saturating_add(count) {
-        let mut bench = Bench::new(case, seed, &disk);
+    cases.run(|case| {
+        let mut bench = Bench::new(case, cases.seed, &disk, folder.path());
         for _ in 0..OPERATIONS {
             bench.step();
         }
         bench.function.reset();
         let len = std::fs::metadata(&path).expect("the disk").len();
-        assert_eq!(len, DISK_LEN, "case {case}: the disk's size");
-    }
-    println!("{count} cases from {first}, seed {seed}: fine");
+        if len == DISK_LEN {
+            Ok(())
+        } else {
+            Err(format!("the disk has {len} bytes"))
+        }
+    })
 }

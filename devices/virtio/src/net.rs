@@ -243,3 +243,6 @@ impl VirtioDevice for Net {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;
