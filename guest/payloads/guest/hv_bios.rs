@@ -10,10 +10,10 @@ const INDEX: u16 = 0x28;
 const DATA: u16 = 0x2C;
 
 /// Free RAM of this module: descriptor, name, data, log.
-const DESCRIPTOR: u64 = 0x80_6000;
-const NAME: u64 = 0x80_7000;
-const VALUE: u64 = 0x80_8000;
-const LOG: u64 = 0x80_9000;
+const DESCRIPTOR: u64 = 0x88_6000;
+const NAME: u64 = 0x88_7000;
+const VALUE: u64 = 0x88_8000;
+const LOG: u64 = 0x88_9000;
 
 /// EFI_GLOBAL_VARIABLE.
 const GLOBAL: [u64; 2] = [0x11D2_93CA_8BE4_DF61, 0x8C2B_0398_E000_0DAA];

@@ -28,12 +28,12 @@ pub(crate) mod msr {
 }
 
 /// Free RAM above the image and the blob.
-pub(crate) const HYPERCALL_PAGE: u64 = 0x80_0000;
-pub(crate) const MESSAGE_PAGE: u64 = 0x80_1000;
-pub(crate) const EVENT_PAGE: u64 = 0x80_2000;
-pub(crate) const TSC_PAGE: u64 = 0x80_3000;
-pub(crate) const PARAMETERS: u64 = 0x80_4000;
-const ASSIST_PAGE: u64 = 0x80_5000;
+pub(crate) const HYPERCALL_PAGE: u64 = 0x88_0000;
+pub(crate) const MESSAGE_PAGE: u64 = 0x88_1000;
+pub(crate) const EVENT_PAGE: u64 = 0x88_2000;
+pub(crate) const TSC_PAGE: u64 = 0x88_3000;
+pub(crate) const PARAMETERS: u64 = 0x88_4000;
+const ASSIST_PAGE: u64 = 0x88_5000;
 
 const ENABLED: u64 = 1;
 const SINT_MASKED: u64 = 1 << 16;

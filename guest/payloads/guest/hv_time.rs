@@ -33,11 +33,9 @@ fn run_until(time: u64) {
     cpu::disable_interrupts();
 }
 
-/// Takes the interrupts that wait already.
+/// Takes the interrupts that wait already; a hypervisor may need a moment to see that it may give them.
 fn take_pending() {
-    cpu::enable_interrupts();
-    cpu::relax();
-    cpu::disable_interrupts();
+    run_until(now() + MS);
 }
 
 /// Runs with interrupts on until `condition` holds, a second at most.
