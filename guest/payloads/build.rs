@@ -29,6 +29,7 @@ const FIRMWARE: u64 = 0x6E_2000;
 const PAYLOADS: &[Payload] = &[
     at("uefi_probe", FIRMWARE),
     at("hv_probe", FIRMWARE),
+    at("hv_devices", FIRMWARE),
     at("first_byte", 0x10_0000),
     at("test_suite", 0x20_0000),
     at("boot_probe", 0x10_0000),
