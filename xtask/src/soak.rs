@@ -77,12 +77,12 @@ const SOAKS: &[Soak] = &[
     },
     Soak {
         name: "guest-devices",
-        about: "random guest operations on the OVMF machine, 1000 on each: no panic, nothing touched that must not be",
+        about: "random guest operations on OVMF machines, 1000 on each, 10^7 on each device: no panic, nothing touched that must not be",
         package: "chipset",
         example: "guest_fuzz",
         starts_openvmm: false,
-        count: 10_000,
-        chunk: 1000,
+        count: 400_000,
+        chunk: 10_000,
     },
     Soak {
         name: "pci-devices",
