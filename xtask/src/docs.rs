@@ -2,8 +2,9 @@
 //! `cargo xtask docs`: manual pages, shell completions and the guide, from the sources.
 //!
 //! Always true: everything goes below `out/docs`; pages and completions come from the definitions that
-//! the programs themselves parse with. Without mdbook the guide is left out, and that is said. Not here:
-//! the API documentation (`cargo doc`).
+//! the programs themselves parse with. mdbook is installed if need be; where it cannot be had the guide
+//! is left out, and that is said. Not here: the API documentation (`cargo doc`), checks of the guide's
+//! links and command lines (tests of `igvmtool` and `vmm_tests`).
 
 use crate::command::Cmd;
 use crate::{tools, workspace};
@@ -21,10 +22,13 @@ pub(crate) fn run() -> Result<()> {
             .args(["--example", "manual", "--", &shown])
             .run()?;
     }
-    guide()
+    tools::install_mdbook();
+    guide()?;
+    println!("docs: {shown}");
+    Ok(())
 }
 
-/// Builds the guide; broken links to pages are mdbook's errors.
+/// Builds the guide.
 pub(crate) fn guide() -> Result<()> {
     let Some(mdbook) = tools::mdbook() else {
         println!("docs: the guide is left out");

@@ -15,6 +15,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("acpica-tools", "/usr/bin/iasl"),
     ("ovmf", "/usr/share/OVMF/OVMF_CODE.fd"),
     ("busybox-static", "/bin/busybox"),
+    ("swtpm", "/usr/bin/swtpm"),
     ("chromium", "/usr/bin/chromium"),
     ("pkg-config", "/usr/bin/pkg-config"),
     ("libssl-dev", "/usr/include/openssl/ssl.h"),
@@ -38,6 +39,7 @@ pub(crate) fn install() {
     install_virtfw();
     install_sev_snp_measure();
     install_sev_judge();
+    install_mdbook();
     debian::fetch_kernel();
     debian::fetch_newer_ovmf();
 }
@@ -91,15 +93,16 @@ fn install_virtfw() {
     if root.join("bin/igvm-wrap").exists() && root.join("bin/igvm-inspect").exists() {
         return;
     }
-    if let Err(error) = cargo_install(VIRTFW) {
+    if let Err(error) = cargo_install(VIRTFW, &[]) {
         println!("tools: {error:#}; tests that need igvm-wrap or igvm-inspect skip");
     }
 }
 
 /// A program from crates.io into [`cargo_root`].
-fn cargo_install((name, version): (&str, &str)) -> anyhow::Result<()> {
+fn cargo_install((name, version): (&str, &str), how: &[&str]) -> anyhow::Result<()> {
     let root = cargo_root();
     Cmd::cargo(["install", "--quiet", "--locked", name, "--version", version])
+        .args(how)
         .args(["--root", &root.display().to_string()])
         .args(["--target-dir", &root.join("build").display().to_string()])
         .run()
@@ -148,17 +151,17 @@ fn install_sev_judge() {
 /// The program that makes the guide, at the version that it was written for. Only run, never linked.
 const MDBOOK: (&str, &str) = ("mdbook", "0.5.4");
 
-/// `mdbook`, installed unless it is there; `None`, after saying so, where it cannot be had.
+/// Built without a web server, a file watcher, search and optimisation: the guide needs none of it.
+pub(crate) fn install_mdbook() {
+    if mdbook().is_some() {
+        return;
+    }
+    if let Err(error) = cargo_install(MDBOOK, &["--debug", "--no-default-features"]) {
+        println!("tools: {error:#}; the guide is not built and its test skips");
+    }
+}
+
+/// `mdbook`, where it is installed.
 pub(crate) fn mdbook() -> Option<PathBuf> {
-    let program = cargo_root().join("bin/mdbook");
-    if program.exists() {
-        return Some(program);
-    }
-    match cargo_install(MDBOOK) {
-        Ok(()) => Some(program),
-        Err(error) => {
-            println!("tools: {error:#}");
-            None
-        }
-    }
+    Some(cargo_root().join("bin/mdbook")).filter(|program| program.exists())
 }
