@@ -61,6 +61,9 @@ fn gdb_steps_breaks_reads_memory_and_lets_the_guest_go() {
         "continue",
         "print/x $pc",
         "print/x $rdx",
+        // Off the breakpoint, which stays.
+        "stepi",
+        "print $pc == 0x10000d",
         "info threads",
         "delete",
         "detach",
@@ -72,6 +75,7 @@ fn gdb_steps_breaks_reads_memory_and_lets_the_guest_go() {
         "0xb0\t0x3e",
         "$3 = 0x10000d",
         "$4 = 0x3fd",
+        "$5 = 0\n",
         "vp 0 (bsp)",
     ] {
         assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
