@@ -13,6 +13,7 @@ mod key;
 mod pkcs7;
 mod signature_list;
 mod store;
+pub mod template;
 
 #[cfg(test)]
 mod tests;

@@ -360,6 +360,21 @@ impl Nvram {
         self.replace(key, variable)
     }
 
+    /// Gives a guest in setup mode the keys of secure boot; `false` when it has a platform key of its own,
+    /// which stays with all others.
+    pub fn enroll(&mut self, keys: Vec<(Key, Variable)>) -> Result<bool, Status> {
+        if self.has_platform_key() {
+            return Ok(false);
+        }
+        // The platform key last: until then nothing is enrolled.
+        let pk = name(vendor::GLOBAL, "PK");
+        let (last, first): (Vec<_>, Vec<_>) = keys.into_iter().partition(|(key, _)| *key == pk);
+        for (key, variable) in first.into_iter().chain(last) {
+            self.replace(&key, variable)?;
+        }
+        Ok(true)
+    }
+
     /// A write by the host in the guest's name, which no phase of the guest forbids.
     pub fn set_by_host(&mut self, key: &Key, variable: Variable) -> Result<(), Status> {
         self.replace(key, variable)
