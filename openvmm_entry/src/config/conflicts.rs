@@ -201,6 +201,8 @@ fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 8] {
         (args.uefi_force_dma_bounce, "--uefi-force-dma-bounce"),
         (args.disable_frontpage, "--disable-frontpage"),
         (args.default_boot_always_attempt, "--default-boot-always-attempt"),
+        (args.battery, "--battery"),
+        (args.guest_watchdog, "--guest-watchdog"),
         (args.uefi_console_mode.is_some(), "--uefi-console-mode"),
     ]
 }
@@ -211,8 +213,6 @@ fn isolation(cli: &Cli) -> Result<(), String> {
     let kind = cli.machine.isolation.kind;
     let name = isolation::name(kind);
     match kind {
-        (args.battery, "--battery"),
-        (args.guest_watchdog, "--guest-watchdog"),
         IsolationRequest::None if cli.machine.sev_model.is_some() => {
             return Err(
                 "--sev-model is a model of hosts that launch encrypted guests; add --isolation snp, sev-es or sev".into(),
