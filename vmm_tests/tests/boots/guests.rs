@@ -10,10 +10,17 @@ use vmm_tests::programs;
 
 /// Debian's package ovmf.
 const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// Debian's OVMF image.
 pub(crate) fn ovmf() -> Result<&'static Path, String> {
     installed(OVMF, "ovmf")
+}
+
+/// Debian's OVMF in two parts: code without variables, and an empty variable store.
+pub(crate) fn ovmf_in_parts() -> Result<[&'static Path; 2], String> {
+    Ok([installed(OVMF_CODE, "ovmf")?, installed(OVMF_VARS, "ovmf")?])
 }
 
 /// A kernel of the package linux-image-cloud-amd64: in the cache of `cargo xtask test`, or installed.
