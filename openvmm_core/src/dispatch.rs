@@ -7,6 +7,7 @@
 //! on a terminal.
 
 use crate::ending::{Cause, Done, Ended, HaltReason};
+use crate::firmware_watch::FirmwareWatch;
 use crate::power::PowerPort;
 use crate::registers;
 use crate::rpc::{DebugRequest, DebugStop, MAX_MEMORY_READ, MemoryRange, OnVp, Request, Requests, VerbError};
@@ -29,6 +30,8 @@ pub(crate) struct Devices {
     pub(crate) reset: Box<dyn FnMut() + Send>,
     /// State of all devices, as text.
     pub(crate) inspect: Box<dyn Fn() -> String + Send>,
+    /// Watches the firmware, where there is one.
+    pub(crate) watch: Option<Arc<FirmwareWatch>>,
     /// Raises an NMI on the boot processor.
     pub(crate) nmi: Box<dyn Fn() + Send>,
     /// Asks the guest to power off; says how.
@@ -87,6 +90,7 @@ pub(crate) async fn run(
         cause: None,
         debugged: false,
         debug_stop: None,
+        look: None,
     };
     let ended = worker.serve(&mut requests).await;
     // Whatever happened, no VP may run on while the process winds down.
@@ -111,6 +115,8 @@ struct Worker<'l> {
     debugged: bool,
     /// What the debugger has to be told.
     debug_stop: Option<DebugStop>,
+    /// How the firmware goes no further; to be told with where it is.
+    look: Option<String>,
 }
 
 impl Worker<'_> {
@@ -147,6 +153,10 @@ impl Worker<'_> {
                 );
             }
             Event::Power(request) => Some(Cause::from(request)),
+            Event::Look(text) => {
+                self.look = Some(text);
+                None
+            }
             Event::Stopped(result) => {
                 self.in_guest = self.in_guest.saturating_sub(1);
                 if let Ok(VpStop::Breakpoint { vp }) = result {
@@ -195,6 +205,9 @@ impl Worker<'_> {
 
     /// Follows up on why the guest stopped by itself, or lets it run on if it ran. `Some` ends the VM.
     async fn go_on(&mut self, was_running: bool) -> anyhow::Result<Option<Ended>> {
+        if let Some(text) = self.look.take() {
+            tracing::warn!("{text}\n{}", self.firmware().await?.trim_end());
+        }
         let reason = match self.cause.take() {
             Some(Cause::Host(error)) => return Err(error.into()),
             Some(Cause::Guest(reason)) => reason,
@@ -346,6 +359,9 @@ impl Worker<'_> {
     /// Devices, memory and VPs as after a launch. The guest is stopped before and after.
     async fn reset(&mut self) -> anyhow::Result<()> {
         (self.vm.devices.reset)();
+        if let Some(watch) = &self.vm.devices.watch {
+            watch.reset();
+        }
         (self.vm.relaunch)(&mut *self.vm.partition)?;
         for thread in &self.vm.threads {
             thread.reset().await?;
@@ -410,8 +426,23 @@ impl Worker<'_> {
         Ok(text)
     }
 
+    /// What the firmware is at; empty where there is none.
+    async fn firmware(&self) -> anyhow::Result<String> {
+        let Some(watch) = &self.vm.devices.watch else {
+            return Ok(String::new());
+        };
+        let mut states = Vec::new();
+        for thread in &self.vm.threads {
+            for vp in thread.vps() {
+                states.push((vp, thread.state(vp).await?));
+            }
+        }
+        Ok(watch.describe(&states))
+    }
+
     async fn crash_report(&self, how: &str) -> anyhow::Result<String> {
         let mut text = format!("the guest has crashed: {how}\n{}", self.dump().await?);
+        text += &self.firmware().await?;
         for range in &self.vm.error_ranges {
             text += &error_range(range, &self.vm.memory);
         }

@@ -20,6 +20,7 @@
 mod dispatch;
 mod ending;
 pub mod entropy;
+mod firmware_watch;
 pub mod fit;
 mod fw_cfg;
 mod host_values;

@@ -5,6 +5,7 @@
 //! only after [`Machine::connect_serial`]. Not here: which devices a machine has (`chipset::machine`).
 
 use crate::dispatch::Devices;
+use crate::firmware_watch::FirmwareWatch;
 use crate::fw_cfg;
 use crate::hyperv_machine;
 use crate::layout::FOUR_GIB;
@@ -189,11 +190,12 @@ impl Machine {
     }
 
     /// The worker's view.
-    pub(crate) fn devices(&self) -> Devices {
+    pub(crate) fn devices(&self, watch: Option<Arc<FirmwareWatch>>) -> Devices {
         let [reset, inspect, nmi] = [(); 3].map(|()| self.chipset.clone());
         Devices {
             reset: Box::new(move || reset.reset()),
             inspect: Box::new(move || inspect.inspect()),
+            watch,
             nmi: Box::new(move || nmi.lapics().inject_nmi(0)),
             shutdown: self.shutdown(),
             battery: self.battery(),

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use uefi_device::{
     ComPort, GUEST_WATCHDOG_PORTS, GuestWatchdog, PORTS, UefiConfig, UefiDevice, UefiWorld, console_variables,
 };
-use uefi_nvram::Nvram;
+use uefi_nvram::{Nvram, template};
 
 /// Makes the seed of a deterministic VM's device differ from that of its launch.
 const SEED: u64 = 0x005E_ED0F_0EF1;
@@ -109,5 +109,27 @@ fn nvram(config: &Config, settings: &UefiSettings) -> anyhow::Result<Nvram> {
             anyhow::bail!("--nvram: no room for the variable {key}: {status:?}");
         }
     }
+    secure_boot(&mut nvram, settings)?;
     Ok(nvram)
+}
+
+/// Enrolls the template's keys where there are none, and turns secure boot on if it is wanted.
+fn secure_boot(nvram: &mut Nvram, settings: &UefiSettings) -> anyhow::Result<()> {
+    if let Some(path) = &settings.secure_boot_template {
+        let option = || format!("--secure-boot-template {}", path.display());
+        let file = std::fs::read(path).with_context(option)?;
+        let keys = template::read(&file).with_context(option)?;
+        match nvram.enroll(keys) {
+            Ok(true) => tracing::info!("secure boot: the keys of {} are enrolled", path.display()),
+            Ok(false) => tracing::info!("secure boot: the vm has keys, which stay; the template is not used"),
+            Err(status) => anyhow::bail!("{}: no room for its keys: {status:?}", option()),
+        }
+    }
+    nvram.want_secure_boot(settings.secure_boot);
+    if settings.secure_boot && !nvram.secure_boot() {
+        tracing::warn!(
+            "secure boot is off until the guest enrolls a platform key (PK); --secure-boot-template FILE gives it one"
+        );
+    }
+    Ok(())
 }

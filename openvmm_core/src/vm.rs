@@ -11,6 +11,7 @@ pub use isolated::{IsolatedOptions, launch_isolated};
 use crate::dispatch::{self, Relaunch, Vm};
 use crate::ending::Ended;
 use crate::entropy::EntropySource;
+use crate::firmware_watch::{self, FirmwareWatch, WatchWorld};
 use crate::host_values::{self, HostFacts};
 use crate::hyperv_machine;
 use crate::launch;
@@ -26,6 +27,7 @@ use crate::trace::{Trace, TraceOptions};
 use crate::vp_thread::{Event, VpThread};
 use anyhow::Context;
 use chipset::machine::World;
+use chipset_device::VpBus;
 use guest_memory::GuestMemory;
 use launch_plan::BoundPlan;
 use openvmm_defs::{Config, GpaRange, MemoryLayout};
@@ -248,6 +250,8 @@ fn write_report(path: Option<&Path>, report: &serde_json::Value) -> anyhow::Resu
 struct Parts {
     partition: Box<dyn Partition>,
     machine: Machine,
+    /// Where there is firmware to watch.
+    watch: Option<Arc<FirmwareWatch>>,
     clock: Arc<Clock>,
     timers: Arc<TimerQueue>,
     power: Arc<PowerPort>,
@@ -281,10 +285,25 @@ impl Parts {
             wake: signals,
             power: power.clone(),
         };
+        let firmware = source.uefi.is_some();
+        let (memory, disks) = (source.memory.clone(), firmware_watch::disks(source.config));
+        let ram = source.layout.ram_size();
         let machine = machine::build(source, capabilities, world)?;
+        let watch = firmware.then(|| {
+            firmware_watch::little_memory(ram).inspect(|text| tracing::warn!("{text}"));
+            FirmwareWatch::new(WatchWorld {
+                bus: machine.chipset.clone(),
+                memory,
+                clock: clock.clone(),
+                timer: timers.timer(0),
+                events: events_in.clone(),
+                disks,
+            })
+        });
         Ok(Self {
             partition,
             machine,
+            watch,
             clock,
             timers,
             power,
@@ -302,7 +321,11 @@ impl Parts {
         relaunch: Relaunch<'l>,
         trace: Option<&Trace>,
     ) -> anyhow::Result<Vm<'l>> {
-        let mut runners = self.partition.runners(self.machine.chipset.clone())?;
+        let bus: Arc<dyn VpBus> = match &self.watch {
+            Some(watch) => watch.clone(),
+            None => self.machine.chipset.clone(),
+        };
+        let mut runners = self.partition.runners(bus)?;
         if let Some(trace) = trace {
             runners
                 .iter_mut()
@@ -325,7 +348,7 @@ impl Parts {
         Ok(Vm {
             partition: self.partition,
             threads,
-            devices: self.machine.devices(),
+            devices: self.machine.devices(self.watch),
             memory,
             clock: self.clock,
             timers,

@@ -19,6 +19,8 @@ pub(crate) enum Event {
     Stopped(Result<VpStop, RunError>),
     /// A thread ended without being asked.
     Died(Range<VpIndex>),
+    /// The firmware goes no further; the text says how.
+    Look(String),
     /// A device asks for something.
     Power(chipset_device::PowerRequest),
 }

@@ -163,6 +163,10 @@ pub struct UefiSettings {
     pub battery: bool,
     /// `--guest-watchdog`: flag 24.
     pub watchdog: bool,
+    /// `--secure-boot`: on as soon as there is a platform key.
+    pub secure_boot: bool,
+    /// `--secure-boot-template`: a file with the keys of a VM that has none.
+    pub secure_boot_template: Option<PathBuf>,
     /// VMBus present; clear sets flag 30.
     pub vmbus: bool,
     /// BARs are programmed by the VMM: flag 31.

@@ -131,6 +131,12 @@ pub(crate) struct UefiArgs {
     /// A watchdog for the guest's operating system.
     #[arg(long)]
     pub(crate) guest_watchdog: bool,
+    /// Secure boot: the firmware starts only what the keys among its variables allow.
+    #[arg(long)]
+    pub(crate) secure_boot: bool,
+    /// Keys for a VM that has none: a variable store with PK, KEK and db, such as Debian's OVMF_VARS_4M.ms.fd.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secure_boot_template: Option<PathBuf>,
     /// Where the firmware's console is; default: com1 when COM1 is connected.
     #[arg(long, value_name = "MODE")]
     pub(crate) uefi_console_mode: Option<ConsoleModeArg>,

@@ -213,6 +213,8 @@ fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4]) -> UefiSettings {
         serial: com.iter().any(|b| *b != SerialBackend::None),
         battery: args.battery,
         watchdog: args.guest_watchdog,
+        secure_boot: args.secure_boot,
+        secure_boot_template: args.secure_boot_template.clone(),
         // The firmware is told what the machine has: resources are assigned (flag 31).
         pci_preassigned: true,
         ..UefiSettings::default()

@@ -164,6 +164,7 @@ fn fake_vm(
         devices: Devices {
             reset: Box::new(|| {}),
             inspect: Box::new(|| "uart idle\n".into()),
+            watch: None,
             nmi: Box::new(move || {
                 nmis.fetch_add(1, Ordering::SeqCst);
             }),

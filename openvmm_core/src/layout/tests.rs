@@ -77,3 +77,35 @@ fn impossible_sizes_and_counts_are_refused_with_the_way_out() {
         .is_ok()
     );
 }
+
+#[test]
+fn vmbus_has_its_gap_above_ram_and_below_the_windows_of_root_complexes() {
+    let mut config = with(5 << 30, 1);
+    config.vmbus = Some(openvmm_defs::VmbusConfig::default());
+    config.pci.root_complexes = vec![openvmm_defs::RootComplexConfig::implicit()];
+    let layout = resolve(&config, Machine::HyperV, LIMITS).unwrap();
+    let end_of_ram = layout.ram[1].end();
+    assert_eq!(
+        layout.high_mmio,
+        GpaRange::new(end_of_ram.next_multiple_of(2 << 20), 512 << 20)
+    );
+    assert!(layout.root_complexes[0].high_mmio.gpa >= layout.high_mmio.end());
+    let small = resolve(
+        &Config {
+            pci: Default::default(),
+            ..config.clone()
+        },
+        Machine::HyperV,
+        LIMITS,
+    )
+    .unwrap();
+    assert!(small.root_complexes.is_empty());
+    let narrow = HostLimits {
+        phys_bits: 32,
+        ..LIMITS
+    };
+    config.memory = 1 << 30;
+    config.pci = Default::default();
+    let error = resolve(&config, Machine::HyperV, narrow).unwrap_err().to_string();
+    assert!(error.contains("--no-vmbus"), "{error}");
+}

@@ -4,6 +4,7 @@
 
 use crate::cli::{Cli, IgvmType, isolation};
 use openvmm_defs::{IsolationRequest, Vtl2Base};
+use std::path::Path;
 
 /// When a rule applies, and what to say then.
 type Rule = (fn(&Cli) -> bool, &'static str);
@@ -155,6 +156,19 @@ const MACHINE: &[Rule] = &[
          add -k FILE, or drop --hv",
     ),
     (
+        |c| c.uefi.secure_boot && c.uefi.uefi_debug,
+        "--secure-boot cannot be combined with --uefi-debug: the firmware stops itself when it finds both; drop one of \
+         them",
+    ),
+    (
+        |c| {
+            let named = |name| c.uefi.secure_boot_template.as_deref().is_some_and(|file| file == Path::new(name));
+            named("windows") || named("uefi-ca")
+        },
+        "--secure-boot-template takes a file here, because no certificates are part of this program; name a variable \
+         store such as /usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+    ),
+    (
         |c| c.machine.no_vmbus && !c.machine.hv && !c.boot.uefi && !c.igvm_is_uefi(),
         "--no-vmbus takes VMBus from the Hyper-V machine, and this guest gets another one; drop --no-vmbus",
     ),
@@ -190,7 +204,7 @@ fn uefi_switches(cli: &Cli) -> Result<(), String> {
 }
 
 /// The settings of the configuration blob, and which were given.
-fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 8] {
+fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 10] {
     let args = &cli.uefi;
     [
         (args.uefi_debug, "--uefi-debug"),
@@ -204,6 +218,8 @@ fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 8] {
         (args.battery, "--battery"),
         (args.guest_watchdog, "--guest-watchdog"),
         (args.uefi_console_mode.is_some(), "--uefi-console-mode"),
+        (args.secure_boot, "--secure-boot"),
+        (args.secure_boot_template.is_some(), "--secure-boot-template"),
     ]
 }
 

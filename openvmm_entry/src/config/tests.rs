@@ -64,6 +64,7 @@ fn a_uefi_igvm_gets_the_hyper_v_machine_and_the_default_settings() {
         UefiSettings {
             serial: true,
             console_mode: UefiConsoleMode::Com1,
+            vmbus: true,
             pci_preassigned: true,
             ..UefiSettings::default()
         }
@@ -249,4 +250,45 @@ fn every_bad_command_line_has_its_own_message() {
         }
     }
     assert!(BAD.len() >= 60, "{}", BAD.len());
+}
+
+#[test]
+fn disks_and_networks_go_to_vmbus_where_there_is_vmbus() {
+    let places = |args: &str| {
+        let config = parse(args).config;
+        let scsi = config.vmbus.map(|vmbus| (vmbus.scsi.len(), vmbus.nics.len()));
+        let told = match config.load {
+            LoadMode::Igvm {
+                payload: IgvmPayload::Uefi(settings) | IgvmPayload::Auto(settings),
+                ..
+            } => Some(settings.vmbus),
+            _ => None,
+        };
+        (scsi, config.pci.devices.len(), told)
+    };
+    let uefi = "--igvm type=uefi,path=x.bin";
+    let devices = "--disk a --disk b,on=n --virtio-blk c --nvme-pci id=n --net tap:t";
+    assert_eq!(places(uefi), (Some((0, 0)), 0, Some(true)));
+    assert_eq!(
+        places(&format!("{uefi} {devices}")),
+        (Some((1, 1)), 2, Some(true))
+    );
+    assert_eq!(
+        places(&format!("{uefi} {devices} --no-vmbus")),
+        (None, 4, Some(false))
+    );
+    assert_eq!(
+        places(&format!("--kernel k --hv {devices}")),
+        (Some((1, 1)), 2, None)
+    );
+    assert_eq!(
+        places(&format!("--kernel k --hv --no-vmbus {devices}")),
+        (None, 4, None)
+    );
+    assert_eq!(places(&format!("--kernel k {devices}")), (None, 4, None));
+    // What the file is shows later.
+    assert_eq!(
+        places(&format!("--igvm type=auto,path=x.bin {devices}")),
+        (None, 4, Some(false))
+    );
 }
