@@ -7,7 +7,8 @@
 //! KVM call goes through `kvm_sys`.
 //! Untested for lack of such a machine: everything that only real VMX or SVM shows - `FAIL_ENTRY`, the
 //! VMX pages below 4 GiB, guests with real AVX, a triple fault's registers (on SVM KVM resets the VP
-//! before it reports one). The tests run on software-nested KVM, see [`Probe`].
+//! before it reports one). The tests run on software-nested KVM, see [`Probe`]: firmware completes there too, OVMF
+//! reaches its shell after nine minutes of CPU time; paging outside long mode does not exist there.
 //! Not here: devices, instructions, isolated guests (`virt_sev`).
 
 mod cpuid;
