@@ -7,7 +7,7 @@ use crate::programs;
 use crate::report::Report;
 use std::ffi::OsString;
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(150);
 pub struct VmBuilder {
     args: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    folder: PathBuf,
     limit: Duration,
 }
 
@@ -57,6 +58,13 @@ impl VmBuilder {
         self
     }
 
+    /// Another working directory than the repository.
+    #[must_use]
+    pub fn folder(mut self, folder: PathBuf) -> Self {
+        self.folder = folder;
+        self
+    }
+
     /// Another time limit for each wait.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
@@ -67,7 +75,7 @@ impl VmBuilder {
     /// The command, for tests that connect its streams themselves.
     pub fn command(&self) -> Command {
         let mut command = Command::new(programs::openvmm());
-        command.args(&self.args).current_dir(programs::repository());
+        command.args(&self.args).current_dir(&self.folder);
         for name in [
             "OPENVMM_UEFI_FIRMWARE",
             "X86_64_OPENVMM_UEFI_FIRMWARE",
@@ -108,6 +116,7 @@ impl Vm {
         VmBuilder {
             args: Vec::new(),
             environment: Vec::new(),
+            folder: programs::repository(),
             limit: LIMIT,
         }
     }

@@ -10,6 +10,7 @@ mod build;
 mod command_lines;
 mod conformance;
 mod console;
+mod guide;
 mod hyperv;
 mod images;
 mod hyperv_devices;
