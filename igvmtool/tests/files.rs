@@ -15,13 +15,19 @@ mod edit;
 mod everything;
 #[path = "files/exit_codes.rs"]
 mod exit_codes;
+#[path = "files/foreign.rs"]
+mod foreign;
 #[path = "files/guide.rs"]
 mod guide;
 #[path = "files/json.rs"]
 mod json;
+#[path = "files/largest.rs"]
+mod largest;
 #[path = "files/picture.rs"]
 mod picture;
 #[path = "files/program.rs"]
 mod program;
+#[path = "files/terminal.rs"]
+mod terminal;
 #[path = "files/update.rs"]
 mod update;

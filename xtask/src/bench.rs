@@ -31,6 +31,8 @@ pub(crate) struct Args {
 enum Part {
     /// Reading IGVM files.
     Files,
+    /// A file of 3.9 GiB.
+    Bigfile,
     /// Launch digests.
     Digests,
     /// Loops on the instruction engine.
@@ -48,6 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let wanted = |part| args.only.is_empty() || args.only.contains(&part);
     for (part, package) in [
         (Part::Files, "vm_loaders"),
+        (Part::Bigfile, "igvmtool"),
         (Part::Digests, "launch_digest"),
         (Part::Engine, "x86emu"),
     ] {

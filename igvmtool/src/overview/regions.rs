@@ -156,8 +156,12 @@ fn volumes(plan: &LaunchPlan<'_>, memory: &Memory<'_, '_>, found: &mut Found) {
                 }
                 None => at.saturating_add(VOLUME_STEP),
             };
-            // Volumes that do not end on a page have no neighbour that could be looked at.
-            at = next.next_multiple_of(PAGE_SIZE).max(at.saturating_add(PAGE_SIZE));
+            // Volumes that do not end on a page have no neighbour that could be looked at. Nothing is behind
+            // the last page that there can be.
+            let Some(next) = next.checked_next_multiple_of(PAGE_SIZE) else {
+                break;
+            };
+            at = next.max(at.saturating_add(PAGE_SIZE));
         }
     }
 }

@@ -61,48 +61,45 @@ pub(super) fn optional(subject: &Subject<'_, '_>) -> Option<Hit> {
     })
 }
 
-/// A relocatable region for anything but VSM_ISOLATION.
-pub(super) fn relocation_beyond_vsm(subject: &Subject<'_, '_>) -> Option<Hit> {
-    subject
-        .file
-        .headers()
-        .iter()
-        .enumerate()
-        .find_map(|(index, raw)| {
-            let Ok(Header::RelocatableRegion(region)) = subject.file.decode(raw) else {
-                return None;
-            };
-            let other = subject.platforms.iter().find(|platform| {
-                platform.mask & region.compatibility_mask != 0 && platform.isolation != Isolation::Vsm
-            })?;
+/// The first header that `look` has something to say about.
+fn header(subject: &Subject<'_, '_>, look: impl Fn(Header<'_>) -> Option<String>) -> Option<Hit> {
+    let headers = subject.file.headers().iter().enumerate();
+    headers
+        .filter_map(|(index, raw)| Some((index, subject.file.decode(raw).ok()?)))
+        .find_map(|(index, header)| {
             Some(Hit {
                 header: u32::try_from(index).ok(),
-                text: format!("relocatable region of platform {}", other.isolation),
+                text: look(header)?,
             })
         })
 }
 
+/// A relocatable region for anything but VSM_ISOLATION.
+pub(super) fn relocation_beyond_vsm(subject: &Subject<'_, '_>) -> Option<Hit> {
+    header(subject, |header| {
+        let Header::RelocatableRegion(region) = header else {
+            return None;
+        };
+        let other = subject.platforms.iter().find(|platform| {
+            platform.mask & region.compatibility_mask != 0 && platform.isolation != Isolation::Vsm
+        })?;
+        Some(format!("relocatable region of platform {}", other.isolation))
+    })
+}
+
 /// A native or CCA context of 232 or 80 bytes that is not followed by a whole page of file.
 pub(super) fn unpadded_context(subject: &Subject<'_, '_>) -> Option<Hit> {
-    subject
-        .file
-        .headers()
-        .iter()
-        .enumerate()
-        .find_map(|(index, raw)| {
-            let Ok(Header::VpContext(context)) = subject.file.decode(raw) else {
-                return None;
-            };
-            let vbs = subject
-                .platforms
-                .iter()
-                .any(|p| p.isolation == Isolation::Vsm && p.mask & context.compatibility_mask != 0);
-            let short = !vbs && subject.file.data(context.file_offset, 4096).is_none();
-            short.then(|| Hit {
-                header: u32::try_from(index).ok(),
-                text: "the context is not padded to 4 KiB".to_owned(),
-            })
-        })
+    header(subject, |header| {
+        let Header::VpContext(context) = header else {
+            return None;
+        };
+        let vbs = subject
+            .platforms
+            .iter()
+            .any(|p| p.isolation == Isolation::Vsm && p.mask & context.compatibility_mask != 0);
+        let short = !vbs && subject.file.data(context.file_offset, 4096).is_none();
+        short.then(|| "the context is not padded to 4 KiB".to_owned())
+    })
 }
 
 /// The first platform header is not SEV_SNP.

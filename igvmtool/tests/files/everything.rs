@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 //! Every command over the whole corpus, golden texts, and what `igvm-inspect` sees.
 
+use crate::build::*;
 use crate::corpus::{Sample, samples, wrapped};
+use crate::largest::largest_file;
 use crate::program::{Folder, igvmtool, ok, peer, run, text};
 use igvmtool::overview::schema::Overview;
-use launch_plan::Isolation;
+use launch_plan::*;
 use std::path::Path;
 use std::process::Command;
-use vm_loaders::igvm::{File, FixedHeader, FormatVersion};
+use vm_loaders::igvm::File;
 
 fn all(test: &str) -> Vec<Sample> {
     let mut all = samples();
@@ -185,44 +187,28 @@ fn join(pages: Vec<(u64, u64, String, bool)>) -> Vec<(u64, u64, String, bool)> {
     joined
 }
 
-/// A file of one platform and as many pages of data as the format's 4 GiB hold; the data is a hole.
-fn largest_file(path: &Path) {
-    const PAGES: u64 = 1_020_000;
-    let mut headers = Vec::with_capacity(PAGES as usize * 32 + 24);
-    let mut header = |typ: u32, content: &[u8]| {
-        headers.extend_from_slice(&typ.to_le_bytes());
-        headers.extend_from_slice(&(content.len() as u32).to_le_bytes());
-        headers.extend_from_slice(content);
-    };
-    header(1, &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let start = 24 + 24 + PAGES * 32;
-    for page in 0..PAGES {
-        let mut content = [0; 24];
-        content[..8].copy_from_slice(&(page * 4096).to_le_bytes());
-        content[8] = 1;
-        content[12..16].copy_from_slice(&((start + page * 4096) as u32).to_le_bytes());
-        header(0x302, &content);
-    }
-    let mut fixed = FixedHeader {
-        version: FormatVersion::V1,
-        variable_header_offset: 24,
-        variable_header_size: headers.len() as u32,
-        total_file_size: (start + PAGES * 4096) as u32,
-        checksum: 0,
-        architecture: 0,
-        page_size: 4096,
-    };
-    fixed.checksum = fixed.compute_checksum(&headers);
-    std::fs::write(path, [fixed.to_bytes(), headers].concat()).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-    file.set_len(fixed.total_file_size.into()).unwrap();
+#[test]
+fn a_page_at_the_end_of_the_address_space_is_like_any_other() {
+    let mut plan = builder(Shape::of(Isolation::Snp));
+    let last = u64::MAX - 4095;
+    plan.import(page(last, PageKind::Measured, Some(data(1, 9))), HERE)
+        .unwrap();
+    let folder = Folder::new();
+    let path = folder.write("last.igvm", v1(plan));
+    let shown = ok(&["inspect", &path, "--pages"]);
+    assert!(shown.contains("0xfffffffffffff000"), "{shown}");
+    let picture = folder.path("last.html");
+    ok(&["inspect", &path, "--html", text(&picture)]);
+    assert_eq!(run(&["diff", &path, &path]), (0, String::new()));
+    assert_eq!(igvmtool(&["check", &path]).status.code(), Some(0));
+    ok(&["measure", &path]);
 }
 
 #[test]
 fn a_file_of_3_9_gib_is_inspected_in_flat_memory() {
     let folder = Folder::new();
     let path = folder.path("large.igvm");
-    largest_file(&path);
+    largest_file(&path).unwrap();
     // Private memory in KiB; the file's mapping is not private memory.
     let script = r#"ulimit -d 262144 && exec "$@""#;
     let output = Command::new("sh")
@@ -243,5 +229,5 @@ fn a_file_of_3_9_gib_is_inspected_in_flat_memory() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(shown.contains("1020000 measured (3.9 GiB)"), "{shown}");
-    assert!(shown.contains("[headers 1-1020000]"), "{shown}");
+    assert!(shown.contains("[headers 2-1020001]"), "{shown}");
 }

@@ -8,7 +8,8 @@ use igvmtool::overview::schema::Overview;
 use igvmtool::picture;
 use launch_plan::*;
 use std::process::Command;
-use vm_loaders::igvm::File;
+use vm_loaders::igvm::{File, FormatVersion};
+use vm_loaders::ovmf;
 
 /// How headless Chromium is started on a machine without a network.
 const CHROMIUM: &[&str] = &[
@@ -41,6 +42,44 @@ for (const svg of document.querySelectorAll('svg.igvm')) {
 document.title = 'measured ' + document.querySelectorAll('svg.igvm').length + ' overlaps ' + found.length;
 document.body.dataset.found = found.join(' ;; ');
 ";
+
+/// The same for whole pages with every table open: all texts against each other, cells as wide as their text.
+const MEASURE_PAGES: &str = r"
+for (const fold of document.querySelectorAll('details')) fold.open = true;
+const found = [];
+const texts = [...document.querySelectorAll('svg.igvm text, td, th, summary, h2, #details')].map(e => {
+  const range = document.createRange();
+  range.selectNodeContents(e);
+  return [e.textContent, range.getBoundingClientRect()];
+}).filter(([text, r]) => text && r.width > 0);
+for (const [i, [a, r]] of texts.entries()) {
+  if (r.left < 0 || r.right > document.documentElement.scrollWidth) found.push(`${a} leaves the page`);
+  for (const [b, s] of texts.slice(i + 1)) {
+    const apart = r.right <= s.left || s.right <= r.left || r.bottom - 2 <= s.top || s.bottom - 2 <= r.top;
+    if (!apart) found.push(`${a} | ${b}`);
+  }
+}
+const enough = texts.length > 200 ? '' : ' of only ' + texts.length;
+document.title = 'measured ' + document.querySelectorAll('svg.igvm').length + ' overlaps ' + found.length + enough;
+document.body.dataset.found = found.join(' ;; ');
+";
+
+/// Opens a page that measures itself; panics with what it found unless its title is `wanted`.
+fn measured(chromium: &str, page: &str, wanted: &str) {
+    let folder = Folder::new();
+    let path = folder.write("pictures.html", page);
+    let profile = format!("--user-data-dir={}", text(&folder.path("profile")));
+    let output = Command::new(chromium)
+        .args(CHROMIUM)
+        .args([&profile, "--dump-dom", &format!("file://{path}")])
+        .output()
+        .unwrap();
+    let dom = String::from_utf8_lossy(&output.stdout);
+    let part = |begin: &str, end: char| dom.split(begin).nth(1)?.split(end).next();
+    let (title, found) = (part("<title>", '<'), part("data-found=\"", '"'));
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(title, Some(wanted), "{found:?} {shown}");
+}
 
 fn chromium(test: &str) -> Option<&'static str> {
     let path = "/usr/bin/chromium";
@@ -93,24 +132,39 @@ fn no_texts_overlap_in_a_browser() {
     }
     add(&"a very long name & <b>markup</b> ".repeat(20), &crowded());
     page.push_str(&format!("<script>{MEASURE}</script></body>"));
-    let folder = Folder::new();
-    let path = folder.write("pictures.html", page);
-    let profile = format!("--user-data-dir={}", text(&folder.path("profile")));
-    let output = Command::new(chromium)
-        .args(CHROMIUM)
-        .args([&profile, "--dump-dom", &format!("file://{path}")])
-        .output()
-        .unwrap();
-    let dom = String::from_utf8_lossy(&output.stdout);
-    let found = dom
-        .split("data-found=\"")
-        .nth(1)
-        .and_then(|rest| rest.split('"').next());
-    let wanted = format!("<title>measured {count} overlaps 0</title>");
-    assert!(
-        dom.contains(&wanted),
-        "{found:?} {}",
-        String::from_utf8_lossy(&output.stderr)
+    measured(chromium, &page, &format!("measured {count} overlaps 0"));
+}
+
+#[test]
+fn no_texts_overlap_in_the_pages_of_ovmf_and_uefi() {
+    let test = "no_texts_overlap_in_the_pages_of_ovmf_and_uefi";
+    let Some(chromium) = chromium(test) else { return };
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for sample in samples() {
+        if ["ovmf-snp", "uefi-blob", "uefi-parameters"].contains(&&*sample.name) {
+            files.push((sample.name, sample.bytes));
+        }
+    }
+    assert_eq!(files.len(), 3);
+    if let Ok(image) = std::fs::read("/usr/share/ovmf/OVMF.fd") {
+        let plan = ovmf::plan(&image, &ovmf::WrapOptions::new(Isolation::Snp, 2)).unwrap();
+        files.push(("Debian's OVMF".to_owned(), file(&[plan], FormatVersion::V1)));
+    }
+    // All in one document, so that the browser starts once.
+    let mut document = String::new();
+    for (name, bytes) in &files {
+        let page = picture::html(&Overview::of(name, &File::read(bytes).unwrap(), None));
+        let (head, body) = page.split_once("<body>").unwrap();
+        if document.is_empty() {
+            document = format!("{head}<body>");
+        }
+        document.push_str(body.split("<script>").next().unwrap());
+    }
+    document.push_str(&format!("<script>{MEASURE_PAGES}</script></body></html>"));
+    measured(
+        chromium,
+        &document,
+        &format!("measured {} overlaps 0", files.len()),
     );
 }
 
