@@ -91,6 +91,21 @@ const fn row(directive: Directive, name: &'static str, verdicts: [Verdict; 5]) -
     }
 }
 
+/// A directive that QEMU documents for all of its platforms.
+const fn documented(directive: Directive, name: &'static str) -> Row {
+    row(directive, name, [Allowed, OPENVMM, Allowed, Allowed, Allowed])
+}
+
+/// A page that SEV-SNP firmware fills.
+const fn special_page(directive: Directive, name: &'static str) -> Row {
+    row(
+        directive,
+        name,
+        [SNP_PAGE, SNP_PAGE, SNP_PAGE, SNP_PAGE, SNP_NEEDS],
+    )
+}
+
+/// A value of the host that QEMU does not document.
 const fn value(kind: ParameterKind, name: &'static str) -> Row {
     row(
         Directive::Parameter(kind),
@@ -101,49 +116,20 @@ const fn value(kind: ParameterKind, name: &'static str) -> Row {
 
 /// The table.
 pub const TABLE: &[Row] = &[
-    row(
-        Directive::NormalPage,
-        "PAGE_DATA",
-        [Allowed, OPENVMM, Allowed, Allowed, Allowed],
-    ),
-    row(
-        Directive::LargePage,
-        "PAGE_DATA of 2 MiB",
-        [Allowed, OPENVMM, Allowed, Allowed, Allowed],
-    ),
+    documented(Directive::NormalPage, "PAGE_DATA"),
+    documented(Directive::LargePage, "PAGE_DATA of 2 MiB"),
     row(Directive::SharedPage, "PAGE_DATA with the shared flag", {
         const SHARED: Verdict = Extension("pages that stay visible to the host, as openvmm has them");
         [SHARED, OPENVMM, SHARED, SHARED, SHARED]
     }),
-    row(
-        Directive::SecretsPage,
-        "PAGE_DATA of type SECRETS",
-        [SNP_PAGE, SNP_PAGE, SNP_PAGE, SNP_PAGE, SNP_NEEDS],
-    ),
-    row(
-        Directive::CpuidPage,
-        "PAGE_DATA of type CPUID_DATA",
-        [SNP_PAGE, SNP_PAGE, SNP_PAGE, SNP_PAGE, SNP_NEEDS],
-    ),
-    row(
-        Directive::CpuidXfPage,
-        "PAGE_DATA of type CPUID_XF",
-        [SNP_PAGE, SNP_PAGE, SNP_PAGE, SNP_PAGE, SNP_NEEDS],
-    ),
-    row(
-        Directive::ParameterArea,
-        "PARAMETER_INSERT",
-        [Allowed, OPENVMM, Allowed, Allowed, Allowed],
-    ),
-    row(
-        Directive::Parameter(ParameterKind::VpCount),
-        "VP_COUNT_PARAMETER",
-        [Allowed, OPENVMM, Allowed, Allowed, Allowed],
-    ),
-    row(
+    special_page(Directive::SecretsPage, "PAGE_DATA of type SECRETS"),
+    special_page(Directive::CpuidPage, "PAGE_DATA of type CPUID_DATA"),
+    special_page(Directive::CpuidXfPage, "PAGE_DATA of type CPUID_XF"),
+    documented(Directive::ParameterArea, "PARAMETER_INSERT"),
+    documented(Directive::Parameter(ParameterKind::VpCount), "VP_COUNT_PARAMETER"),
+    documented(
         Directive::Parameter(ParameterKind::EnvironmentInfo),
         "ENVIRONMENT_INFO_PARAMETER",
-        [Allowed, OPENVMM, Allowed, Allowed, Allowed],
     ),
     row(
         Directive::Parameter(ParameterKind::MemoryMap),
