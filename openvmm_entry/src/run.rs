@@ -12,6 +12,19 @@ use openvmm_core::layout::HostLimits;
 use openvmm_core::rpc::{self, VerbError};
 use openvmm_core::{IsolatedOptions, VmOptions, dry_run, launch_isolated, spawn};
 use openvmm_defs::SerialBackend;
+use std::io::Write;
+
+/// Prints what a launch is or would be, which is all that there is to do. A reader that goes away (`| head`)
+/// is no error.
+fn print(text: &str) -> anyhow::Result<u8> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(0),
+    }
+}
 
 /// Carries out `launch`; the result is the exit code.
 pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
@@ -26,11 +39,8 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
         trace,
     } = launch;
     if dry {
-        print!(
-            "{}",
-            dry_run(&config, HostLimits::ASSUMED, entropy, report.as_deref())?
-        );
-        return Ok(0);
+        let plan = dry_run(&config, HostLimits::ASSUMED, entropy, report.as_deref())?;
+        return print(&plan);
     }
     if let Some(isolated) = isolated {
         let hypervisor = backends::isolating(&isolated)?;
@@ -40,8 +50,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
             entropy,
             report,
         })?;
-        print!("{launched}");
-        return Ok(0);
+        return print(&launched);
     }
     let hypervisor = backends::choose(&hypervisor, config.deterministic.is_some())?;
     let (client, requests) = rpc::channel();
