@@ -5,7 +5,7 @@
 //! Always true: a block of each disk is written, read back, and left so; without root complexes nothing is touched.
 //! Not here: disks on VMBus (`hv_scsi`).
 
-use crate::hv_nvme::Controller;
+use crate::nvme::Controller;
 use crate::virtio_blk::{Disk, IOERR, OK, UNSUPP};
 use crate::virtio_pci::Function;
 use guest_rt::acpi::{u16_at, u64_at};
@@ -19,6 +19,7 @@ pub(crate) const LEN: u32 = 4096;
 
 const DATA: u64 = 0xA0_0000;
 const BACK: u64 = 0xA1_0000;
+const NVME_QUEUES: u64 = 0xA2_0000;
 /// Vendor and device: virtio-blk, and the NVMe controller.
 const VIRTIO_BLK: u32 = 0x1042_1AF4;
 const NVME: u32 = 0x0010_1B36;
@@ -161,7 +162,7 @@ fn check_nvme(function: &Function) {
     info("nvme", format_args!("device {}", function.device()));
     equal("nvme-class", (function.read(8) >> 8).into(), NVME_CLASS);
     let bar = open("nvme-bar", function);
-    let Some(mut disk) = Controller::start(bar) else {
+    let Some(mut disk) = Controller::start(bar, NVME_QUEUES, false) else {
         check("nvme-driver", false, format_args!("it takes no driver"));
         return;
     };

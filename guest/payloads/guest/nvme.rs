@@ -1,157 +1,219 @@
 // SPDX-License-Identifier: MIT
-//! A driver for one NVMe controller: the admin queues and one pair of I/O queues, one command at a time
-//! (NVM Express 1.4).
+//! A driver for one NVMe controller: admin queues and one pair for commands, polled as the firmware's, whether or
+//! not the pair interrupts too (NVM Express 1.4).
+//!
+//! Always true: one command at a time, so every ring has room. Not here: PCI.
 
-use crate::virtio_pci::Function;
-use guest_rt::protocol::flat::FREE_GPA;
+use guest_rt::memory;
 use guest_rt::time::Deadline;
-use guest_rt::{cpu, lapic, memory, trap};
 
-/// Queue pairs, a page per queue.
-const QUEUES: u64 = FREE_GPA + 0x30_0000;
-const ENTRIES: u32 = 16;
-const VECTOR: u8 = 0x55;
+/// Registers.
+mod register {
+    pub(super) const CONFIGURATION: u64 = 0x14;
+    pub(super) const STATUS: u64 = 0x1C;
+    pub(super) const ADMIN_SIZES: u64 = 0x24;
+    pub(super) const ADMIN_SUBMISSION: u64 = 0x28;
+    pub(super) const ADMIN_COMPLETION: u64 = 0x30;
+    pub(super) const DOORBELLS: u64 = 0x1000;
+}
+
+/// Enabled, with submissions of 64 bytes and completions of 16.
+const ENABLE: u32 = 0x46_0001;
+const ENTRIES: u16 = 8;
+/// Of memory for a controller: four pages of queues, then one for identify data.
+const IDENTITY_AT: u64 = 0x4000;
+const MEMORY_LEN: u64 = 0x5000;
 const PATIENCE_MS: u64 = 5000;
-/// Enabled, entries of 64 and 16 bytes.
-const CONFIGURATION: u32 = 0x0046_0001;
+/// What a command that never ends counts as.
+const SILENT: u64 = u64::MAX;
 
-const ADMIN: u16 = 0;
-/// The pair for reads and writes.
-pub(crate) const IO: u16 = 1;
+/// Admin commands.
 const CREATE_SUBMISSION: u8 = 1;
 const CREATE_COMPLETION: u8 = 5;
 const IDENTIFY: u8 = 6;
-/// What a command that never ends gives.
-pub(crate) const SILENT: u16 = 0xFFFF;
+/// Commands of a namespace.
+const FLUSH: u8 = 0;
+const WRITE: u8 = 1;
+const READ: u8 = 2;
 
-#[derive(Clone, Copy, Default)]
-struct Pair {
-    tail: u32,
-    head: u32,
-    /// The phase of entries that are old.
-    old: u16,
+#[derive(Default)]
+struct Queue {
+    tail: u16,
+    head: u16,
+    phase: bool,
 }
 
-/// What a command says beyond its opcode.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Command {
-    pub(crate) namespace: u32,
-    pub(crate) gpa: u64,
-    /// Dwords 10 to 12.
-    pub(crate) dwords: [u32; 3],
+/// A command: opcode, namespace, buffer, and the words from 10 on.
+struct Command {
+    opcode: u8,
+    namespace: u32,
+    buffer: u64,
+    words: [u32; 3],
 }
 
-/// The controller, started.
+/// A controller, started.
 pub(crate) struct Controller {
     bar: u64,
-    pairs: [Pair; 2],
-    next: u16,
+    /// Where its queues are.
+    memory: u64,
+    queues: [Queue; 2],
+    next_id: u16,
+    blocks: u64,
 }
 
 impl Controller {
-    /// Starts it and makes the pair [`IO`], which interrupts.
-    pub(crate) fn start(function: &Function) -> Option<Self> {
-        let (bar, _) = function.bar();
-        lapic::enable();
-        (0..4 * 0x1000 / 8).for_each(|n| memory::write_u64(QUEUES + n * 8, 0));
-        let write = |offset, value| memory::write_u32(bar + offset, value);
-        write(0x14, 0);
-        write(0x24, (ENTRIES - 1) << 16 | (ENTRIES - 1));
-        for (at, gpa) in [(0x28, submission(ADMIN)), (0x30, completion(ADMIN))] {
-            write(at, gpa as u32);
-            write(at + 4, 0);
-        }
-        write(0x14, CONFIGURATION);
-        let is_ready = || memory::read_u32(bar + 0x1C) & 1 != 0;
-        if !Deadline::in_ms(PATIENCE_MS).wait(is_ready) {
+    /// Resets, enables, identifies namespace 1, makes the queues in five free pages at `gpa`. With `interrupts`, the
+    /// commands' pair sends message 1.
+    pub(crate) fn start(bar: u64, gpa: u64, interrupts: bool) -> Option<Self> {
+        let queue = || Queue {
+            phase: true,
+            ..Queue::default()
+        };
+        let mut made = Self {
+            bar,
+            memory: gpa,
+            queues: [queue(), queue()],
+            next_id: 1,
+            blocks: 0,
+        };
+        if !made.stop() {
             return None;
         }
-        function.open_message(bar, IO.into(), VECTOR)?;
-        let mut controller = Self {
-            bar,
-            pairs: [Pair::default(); 2],
-            next: 0,
-        };
-        let id = u32::from(IO) | (ENTRIES - 1) << 16;
-        // Contiguous; interrupts through the message of the same number; belongs to that completion queue.
-        for (opcode, gpa, more) in [
-            (CREATE_COMPLETION, completion(IO), u32::from(IO) << 16 | 3),
-            (CREATE_SUBMISSION, submission(IO), u32::from(IO) << 16 | 1),
-        ] {
-            let command = Command {
-                gpa,
-                dwords: [id, more, 0],
-                ..Command::default()
-            };
-            if controller.send(ADMIN, opcode, command) != 0 {
-                return None;
-            }
+        (0..MEMORY_LEN / 8).for_each(|n| memory::write_u64(gpa + n * 8, 0));
+        let last = u32::from(ENTRIES - 1);
+        made.set(register::ADMIN_SIZES, last | last << 16);
+        made.set_wide(register::ADMIN_SUBMISSION, made.submission(0));
+        made.set_wide(register::ADMIN_COMPLETION, made.completion(0));
+        made.set(register::CONFIGURATION, ENABLE);
+        if !made.wait_ready(1) {
+            return None;
         }
-        Some(controller)
-    }
-
-    /// Identifies the controller (1) or a namespace (0) to `gpa`; gives the status.
-    pub(crate) fn identify(&mut self, what: u32, namespace: u32, gpa: u64) -> u16 {
-        let command = Command {
+        let identify = |namespace, what| Command {
+            opcode: IDENTIFY,
             namespace,
-            gpa,
-            dwords: [what, 0, 0],
+            buffer: gpa + IDENTITY_AT,
+            words: [what, 0, 0],
         };
-        self.send(ADMIN, IDENTIFY, command)
-    }
-
-    /// A command for blocks of namespace 1; gives the status.
-    pub(crate) fn io(&mut self, opcode: u8, block: u32, count: u32, gpa: u64) -> u16 {
-        let command = Command {
-            namespace: 1,
-            gpa,
-            dwords: [block, 0, count.wrapping_sub(1) & 0xFFFF],
-        };
-        self.send(IO, opcode, command)
-    }
-
-    /// Interrupts of the I/O pair so far.
-    pub(crate) fn interrupts() -> u32 {
-        trap::count(VECTOR)
-    }
-
-    /// Sends a command and waits for its end: its status, 0 for success.
-    fn send(&mut self, queue: u16, opcode: u8, command: Command) -> u16 {
-        self.next = self.next.wrapping_add(1);
-        let pair = &mut self.pairs[usize::from(queue)];
-        let at = submission(queue) + u64::from(pair.tail) * 64;
-        (0..8).for_each(|n| memory::write_u64(at + n * 8, 0));
-        memory::write_u32(at, u32::from(self.next) << 16 | u32::from(opcode));
-        memory::write_u32(at + 4, command.namespace);
-        memory::write_u64(at + 24, command.gpa);
-        for (n, dword) in (0u64..).zip(command.dwords) {
-            memory::write_u32(at + 40 + n * 4, dword);
+        // The controller, then the namespace.
+        if made.run(0, &identify(0, 1)) != 0 || made.run(0, &identify(1, 0)) != 0 {
+            return None;
         }
-        pair.tail = (pair.tail + 1) % ENTRIES;
-        let doorbell = self.bar + 0x1000 + u64::from(queue) * 8;
-        memory::write_u32(doorbell, pair.tail);
-        let entry = completion(queue) + u64::from(pair.head) * 16;
-        let ended = || memory::read_u16(entry + 14) & 1 != pair.old;
-        cpu::enable_interrupts();
-        let came = Deadline::in_ms(PATIENCE_MS).wait(ended);
-        cpu::disable_interrupts();
-        if !came || memory::read_u16(entry + 12) != self.next {
+        made.blocks = memory::read_u64(gpa + IDENTITY_AT);
+        let create = |opcode, buffer, how| Command {
+            opcode,
+            namespace: 0,
+            buffer,
+            words: [1 | last << 16, how, 0],
+        };
+        let (commands, answers) = (made.submission(1), made.completion(1));
+        // In one piece; for completion queue 1.
+        let message = if interrupts { 2 | 1 << 16 } else { 0 };
+        let made_queues = made.run(0, &create(CREATE_COMPLETION, answers, 1 | message)) == 0
+            && made.run(0, &create(CREATE_SUBMISSION, commands, 1 | 1 << 16)) == 0;
+        made_queues.then_some(made)
+    }
+
+    /// Blocks of namespace 1.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// The status of a read of `len` bytes, at most a page, from block `first` on.
+    pub(crate) fn read(&mut self, first: u32, gpa: u64, len: u32) -> u64 {
+        self.transfer(READ, first, gpa, len)
+    }
+
+    /// The status of a write.
+    pub(crate) fn write(&mut self, first: u32, gpa: u64, len: u32) -> u64 {
+        self.transfer(WRITE, first, gpa, len)
+    }
+
+    /// The status of a flush.
+    pub(crate) fn flush(&mut self) -> u64 {
+        self.run(
+            1,
+            &Command {
+                opcode: FLUSH,
+                namespace: 1,
+                buffer: 0,
+                words: [0; 3],
+            },
+        )
+    }
+
+    /// Disables the controller; whether it says so.
+    pub(crate) fn stop(&mut self) -> bool {
+        self.set(register::CONFIGURATION, 0);
+        self.wait_ready(0)
+    }
+
+    fn transfer(&mut self, opcode: u8, first: u32, buffer: u64, len: u32) -> u64 {
+        let words = [first, 0, len / 512 - 1];
+        self.run(
+            1,
+            &Command {
+                opcode,
+                namespace: 1,
+                buffer,
+                words,
+            },
+        )
+    }
+
+    fn set(&self, at: u64, value: u32) {
+        memory::write_u32(self.bar + at, value);
+    }
+
+    fn set_wide(&self, at: u64, value: u64) {
+        self.set(at, value as u32);
+        self.set(at + 4, (value >> 32) as u32);
+    }
+
+    fn wait_ready(&self, ready: u32) -> bool {
+        let status = || memory::read_u32(self.bar + register::STATUS);
+        Deadline::in_ms(PATIENCE_MS).wait(|| status() & 1 == ready)
+    }
+
+    /// Sends a command to pair `pair` and gives its status, 0 for success.
+    fn run(&mut self, pair: u64, command: &Command) -> u64 {
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1);
+        let (commands, answers) = (self.submission(pair), self.completion(pair));
+        let queue = &mut self.queues[pair as usize];
+        let entry = commands + u64::from(queue.tail) * 64;
+        (0..8).for_each(|n| memory::write_u64(entry + n * 8, 0));
+        memory::write_u32(entry, u32::from(command.opcode) | u32::from(id) << 16);
+        memory::write_u32(entry + 4, command.namespace);
+        memory::write_u64(entry + 24, command.buffer);
+        for (at, word) in [40, 44, 48].into_iter().zip(command.words) {
+            memory::write_u32(entry + at, word);
+        }
+        queue.tail = (queue.tail + 1) % ENTRIES;
+        let doorbell = self.bar + register::DOORBELLS + pair * 8;
+        memory::write_u32(doorbell, queue.tail.into());
+        let answer = answers + u64::from(queue.head) * 16;
+        let phase = queue.phase;
+        let came =
+            Deadline::in_ms(PATIENCE_MS).wait(|| (memory::read_u32(answer + 12) >> 16 & 1 == 1) == phase);
+        if !came {
             return SILENT;
         }
-        pair.head = (pair.head + 1) % ENTRIES;
-        if pair.head == 0 {
-            pair.old ^= 1;
+        let last = memory::read_u32(answer + 12);
+        queue.head = (queue.head + 1) % ENTRIES;
+        queue.phase ^= queue.head == 0;
+        memory::write_u32(doorbell + 4, queue.head.into());
+        if last as u16 == id {
+            u64::from(last >> 17)
+        } else {
+            SILENT
         }
-        memory::write_u32(doorbell + 4, pair.head);
-        // Without the phase and the bits about retrying.
-        memory::read_u16(entry + 14) >> 1 & 0x7FF
     }
-}
 
-fn submission(queue: u16) -> u64 {
-    QUEUES + u64::from(queue) * 0x2000
-}
+    fn submission(&self, pair: u64) -> u64 {
+        self.memory + pair * 0x2000
+    }
 
-fn completion(queue: u16) -> u64 {
-    submission(queue) + 0x1000
+    fn completion(&self, pair: u64) -> u64 {
+        self.submission(pair) + 0x1000
+    }
 }
