@@ -35,6 +35,8 @@ pub struct Net {
     /// A frame that waits for buffers: its length in `frame`.
     pending: Option<usize>,
     frame: Vec<u8>,
+    /// Room for a frame of the guest's.
+    outgoing: Vec<u8>,
     /// The guest has no buffers, so there is no use in waiting for frames.
     starved: bool,
     received: u64,
@@ -52,6 +54,7 @@ impl Net {
             merge: false,
             pending: None,
             frame: vec![0; MAX_FRAME],
+            outgoing: vec![0; MAX_FRAME],
             starved: true,
             received: 0,
             sent: 0,
@@ -133,13 +136,19 @@ impl Net {
     }
 
     fn send(&mut self, queue: &mut VirtQueue) -> Result<Progress, QueueError> {
-        let mut frame = vec![0; MAX_FRAME];
+        let mut frame = std::mem::take(&mut self.outgoing);
+        let progress = self.send_batch(queue, &mut frame);
+        self.outgoing = frame;
+        progress
+    }
+
+    fn send_batch(&mut self, queue: &mut VirtQueue, frame: &mut [u8]) -> Result<Progress, QueueError> {
         for _ in 0..BATCH {
             let Some(chain) = queue.pop()? else {
                 return Ok(Progress::Idle);
             };
             let total = chain.readable.total();
-            let sent = match chain.readable.read(queue.ram(), &mut frame) {
+            let sent = match chain.readable.read(queue.ram(), frame) {
                 Ok(len) if total == len as u64 && len > HEADER => {
                     // Only for received frames.
                     frame[BUFFERS_AT..HEADER].fill(0);
