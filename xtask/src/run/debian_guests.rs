@@ -52,6 +52,9 @@ const SYSTEM: &str = "--include=systemd,systemd-sysv,udev,login,util-linux,passw
 const SWITCH: &str = "mount -t ext4 /dev/vdb /mnt\n\
      for i in proc sys dev; do mount --move /$i /mnt/$i; done\nexec switch_root /mnt /sbin/init\n";
 
+/// The only setting of the system.
+const PATIENCE: &str = "[Manager]\nDefaultDeviceTimeoutSec=15min\n";
+
 /// A system that debootstrap makes, systemd and all, up to its own login.
 pub(super) fn distribution() -> Result<Guest> {
     debian::fetch_kernel();
@@ -91,6 +94,10 @@ fn system_disk() -> Result<PathBuf> {
         ["-i", "s/^root:[^:]*:/root::/", &shadow.display().to_string()],
     )
     .run()?;
+    // The login waits for the serial port to appear, which takes its time in a guest of a busy host.
+    let settings = root.join("etc/systemd/system.conf.d");
+    std::fs::create_dir_all(&settings).with_context(|| settings.display().to_string())?;
+    std::fs::write(settings.join("patience.conf"), PATIENCE)?;
     let new = disk.with_extension("new");
     Cmd::new(
         "mkfs.ext4",
