@@ -30,6 +30,8 @@ const PAYLOADS: &[Payload] = &[
     at("uefi_probe", FIRMWARE),
     at("hv_probe", FIRMWARE),
     at("hv_devices", FIRMWARE),
+    at("hv_stuck", FIRMWARE),
+    at("efi_hello", 0),
     at("first_byte", 0x10_0000),
     at("test_suite", 0x20_0000),
     at("boot_probe", 0x10_0000),

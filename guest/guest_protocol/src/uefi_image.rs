@@ -31,3 +31,42 @@ pub fn marks() -> impl Iterator<Item = (u64, u64)> {
         .step_by(MARK_SPACING as usize)
         .map(|gpa| (gpa, gpa ^ MARK_SALT))
 }
+
+/// Variables that a test gives `hv_probe` to write, in the image between two marks: [`writes::MAGIC`], then for each
+/// the status that it must have, attributes, bytes of name and data (u32 each), vendor, name, data; [`writes::END`].
+pub mod writes {
+    /// Where they are.
+    pub const GPA: u64 = super::IMAGE_GPA + 0x20_1000;
+    /// Bytes that there is room for.
+    pub const MOST: usize = 0xF000;
+    /// What begins the list.
+    pub const MAGIC: [u8; 8] = *b"variable";
+    /// In place of a status.
+    pub const END: u32 = u32::MAX;
+}
+
+/// How `hv_stuck` goes no further: a number at [`stuck::GPA`] in the image.
+pub mod stuck {
+    /// Where the number is, a u32.
+    pub const GPA: u64 = super::IMAGE_GPA + 0x20_0100;
+    /// Reads COM1's line status for ever.
+    pub const LINE_STATUS: u32 = 1;
+    /// Reads the reference counter for ever.
+    pub const COUNTER: u32 = 2;
+    /// Lists the variables' names for ever.
+    pub const NAMES: u32 = 3;
+    /// Writes a variable that cannot be written, for ever.
+    pub const FAILURE: u32 = 4;
+    /// Says that it could not boot, and halts.
+    pub const NO_BOOT: u32 = 5;
+    /// Says so, and powers off.
+    pub const NO_BOOT_POWER_OFF: u32 = 6;
+    /// Stops itself with [`STATUS`] at source line [`LINE`].
+    pub const FAIL_FAST: u32 = 7;
+    /// Spins in memory.
+    pub const SILENT: u32 = 8;
+    /// EFI_SECURITY_VIOLATION.
+    pub const STATUS: u64 = 1 << 63 | 26;
+    /// A source line.
+    pub const LINE: u64 = 1234;
+}

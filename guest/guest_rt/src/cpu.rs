@@ -244,3 +244,12 @@ pub fn triple_fault() -> ! {
         unsafe { asm!("ud2", options(nomem, nostack)) };
     }
 }
+
+/// Leaves a status and a source line in RAX and RCX and triple faults, as Microsoft's firmware does when it gives up.
+pub fn fail_fast(status: u64, line: u64) -> ! {
+    let none = TableRegister { limit: 0, base: 0 };
+    // SAFETY: nothing runs afterwards: without an IDT the first fault is the last.
+    unsafe {
+        asm!("lidt [{none}]", "ud2", none = in(reg) &raw const none, in("rax") status, in("rcx") line, options(noreturn));
+    }
+}

@@ -88,7 +88,24 @@ fn send(command: u32) -> u64 {
     get_u64(DESCRIPTOR + 4)
 }
 
-fn get(name: &str, vendor: [u64; 2], room: u32) -> u64 {
+/// The first byte of the variable that was got last.
+pub(crate) fn variable_byte() -> u8 {
+    memory::read_u8(VALUE)
+}
+
+/// SetVariable with a name and data that are in memory.
+pub(crate) fn set_from(name: (u64, u32), vendor: [u64; 2], attributes: u32, data: (u64, u32)) -> u64 {
+    memory::write_u32(DESCRIPTOR + 12, attributes);
+    put_u64(DESCRIPTOR + 16, name.0);
+    memory::write_u32(DESCRIPTOR + 24, name.1);
+    put_u64(DESCRIPTOR + 28, vendor[0]);
+    put_u64(DESCRIPTOR + 36, vendor[1]);
+    put_u64(DESCRIPTOR + 44, data.0);
+    memory::write_u32(DESCRIPTOR + 52, data.1);
+    send(1)
+}
+
+pub(crate) fn get(name: &str, vendor: [u64; 2], room: u32) -> u64 {
     let call = Call {
         name,
         vendor,
@@ -129,7 +146,6 @@ pub(crate) fn check_early() {
 /// What DXE and BDS ask of the variables.
 pub(crate) fn check_variables() {
     equal("nvram-secure-boot", get("SecureBoot", GLOBAL, 1), 0);
-    equal("nvram-secure-boot-off", memory::read_u8(VALUE).into(), 0);
     equal(
         "nvram-secure-boot-bytes",
         memory::read_u32(DESCRIPTOR + 52).into(),

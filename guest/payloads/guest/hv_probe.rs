@@ -13,6 +13,7 @@ mod hv_hypercalls;
 mod hv_interface;
 mod hv_ring;
 mod hv_scsi;
+mod hv_signed;
 mod hv_time;
 mod hv_vmbus;
 mod nvme;
@@ -51,6 +52,7 @@ fn main(_entry: &Entry) -> End {
     hv_time::check_one_shot();
     hv_time::check_reference_page();
     hv_interface::check_other_registers();
+    hv_signed::check_writes();
     hv_bios::check_variables();
     if blob.flags() & VMBUS_DISABLED == 0 {
         hv_vmbus::check_bus();

@@ -27,6 +27,7 @@ mod fdt;
 mod uefi_blob;
 
 pub mod boot_probe;
+mod pe;
 pub mod plan;
 pub mod uefi_probe;
 
@@ -44,6 +45,15 @@ pub(crate) use built;
 pub const FIRST_BYTE_ELF: &[u8] = built!("first_byte.elf");
 /// The same, flat: 32-bit or 64-bit code from its first byte on, position independent.
 pub const FIRST_BYTE: &[u8] = built!("first_byte.bin");
+
+/// An EFI application that says that it runs and powers the machine off.
+pub fn efi_hello() -> Vec<u8> {
+    const APPLICATION: pe::Kind = pe::Kind {
+        subsystem: 10,
+        base: None,
+    };
+    pe::image(built!("efi_hello.bin"), &APPLICATION)
+}
 
 /// Named cases for `type=test`, flat, linked at `guest_protocol::flat::IMAGE_GPA`.
 pub const TEST_SUITE: &[u8] = built!("test_suite.bin");

@@ -5,7 +5,9 @@
 //! volume 3, chapters 2 and 3), so a loader's own search finds the entry. The SEC core is not the first
 //! file and the PE32 section not the first section, as in a real image. Not here: loading it.
 
+use crate::pe;
 use guest_protocol::uefi_image as image;
+use guest_protocol::uefi_image::writes;
 
 /// The probe's code and data, flat, linked at [`image::CODE_GPA`].
 pub const CODE: &[u8] = super::built!("uefi_probe.bin");
@@ -23,6 +25,11 @@ const FILE_TYPE_SEC: u8 = 0x03;
 const FILE_TYPE_PAD: u8 = 0xF0;
 const SECTION_PE32: u8 = 0x10;
 const SECTION_NAME: u8 = 0x15;
+/// EFI boot service driver, as EDK2 marks its SEC cores, executed in place.
+const SEC_CORE_IMAGE: pe::Kind = pe::Kind {
+    subsystem: 11,
+    base: Some(image::SEC_VOLUME_GPA + image::PE_OFFSET),
+};
 /// State of a file whose header and data are valid, in a volume that is erased to ones.
 const FILE_STATE: u8 = 0xF8;
 /// Offset of the SEC file: so that its PE image lies at [`image::PE_OFFSET`], behind a name section.
@@ -46,6 +53,60 @@ pub fn hv_firmware() -> Vec<u8> {
     image_of(HV_PROBE)
 }
 
+/// A SetVariable that `hv_probe` carries out before it looks at the variables.
+#[derive(Debug, Clone)]
+pub struct Write<'d> {
+    /// The status that it must have.
+    pub status: u32,
+    /// Attributes.
+    pub attributes: u32,
+    /// The namespace, as in memory.
+    pub vendor: [u8; 16],
+    /// The name.
+    pub name: &'d str,
+    /// The data.
+    pub data: Vec<u8>,
+}
+
+/// The firmware image of `hv_probe` with variables to write.
+///
+/// # Panics
+/// If they do not fit.
+pub fn hv_firmware_with(list: &[Write<'_>]) -> Vec<u8> {
+    let mut firmware = hv_firmware();
+    let mut bytes = writes::MAGIC.to_vec();
+    for write in list {
+        let name: Vec<u8> = write.name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+        for number in [write.status, write.attributes, name.len() as u32, write.data.len() as u32] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(write.vendor);
+        bytes.extend(name);
+        bytes.extend(&write.data);
+    }
+    // A status that there is not ends the list.
+    bytes.extend(writes::END.to_le_bytes());
+    assert!(bytes.len() <= writes::MOST, "{} bytes of variables", bytes.len());
+    put(&mut firmware, (writes::GPA - image::IMAGE_GPA) as usize, &bytes);
+    firmware
+}
+
+/// The firmware image of `hv_stuck` that goes no further in this way, one of [`guest_protocol::uefi_image::stuck`].
+pub fn stuck_firmware(way: u32) -> Vec<u8> {
+    let mut firmware = image_of(super::built!("hv_stuck.bin"));
+    let at = (image::stuck::GPA - image::IMAGE_GPA) as usize;
+    put(&mut firmware, at, &way.to_le_bytes());
+    firmware
+}
+
+/// A firmware image whose first instruction is the last one, a loop.
+pub fn silent_firmware() -> Vec<u8> {
+    let mut code = vec![0x90; crate::ENTRY64_OFFSET as usize];
+    // pause; jmp to it
+    code.extend([0xF3, 0x90, 0xEB, 0xFC]);
+    image_of(&code)
+}
+
 /// The firmware image of `hv_devices`.
 pub fn devices_firmware() -> Vec<u8> {
     image_of(HV_DEVICES)
@@ -62,7 +123,7 @@ fn image_of(code: &[u8]) -> Vec<u8> {
 }
 
 fn sec_volume(code: &[u8]) -> Vec<u8> {
-    let pe = pe_image(code);
+    let pe = pe::image(code, &SEC_CORE_IMAGE);
     let mut volume = vec![0xFF; image::SEC_VOLUME_SIZE as usize];
     put(&mut volume, 0, &volume_header());
     let pad = file_header([0xFF; 16], FILE_TYPE_PAD, SEC_FILE - VOLUME_HEADER);
@@ -124,60 +185,6 @@ fn file_header(name: [u8; 16], kind: u8, length: usize) -> [u8; FILE_HEADER] {
 fn section_header(kind: u8, length: usize) -> [u8; SECTION_HEADER] {
     let length = (length as u32).to_le_bytes();
     [length[0], length[1], length[2], kind]
-}
-
-/// A PE32+ image around flat code (Microsoft PE format, "PE header"): one section at the end of the
-/// headers, which are as long as a page so that file offsets and addresses agree.
-fn pe_image(code: &[u8]) -> Vec<u8> {
-    const PE: usize = 0x80;
-    const OPTIONAL: usize = PE + 24;
-    const OPTIONAL_SIZE: u16 = 112;
-    const SECTION: usize = OPTIONAL + OPTIONAL_SIZE as usize;
-    let headers = image::PE_HEADERS as usize;
-    let code_size = code.len().next_multiple_of(0x200);
-    let size = (headers + code_size).next_multiple_of(0x1000) as u32;
-    let address = headers as u32;
-    let mut pe = vec![0; headers + code_size];
-
-    put(&mut pe, 0, b"MZ");
-    put(&mut pe, 0x3C, &(PE as u32).to_le_bytes());
-    put(&mut pe, PE, b"PE\0\0");
-    // AMD64, one section; executable, no relocations, large addresses.
-    put(&mut pe, PE + 4, &[0x64, 0x86, 1, 0]);
-    put(&mut pe, PE + 20, &OPTIONAL_SIZE.to_le_bytes());
-    put(&mut pe, PE + 22, &0x0023_u16.to_le_bytes());
-    let u32s: [(usize, u32); 9] = [
-        (4, code_size as u32),
-        (16, address + super::ENTRY64_OFFSET as u32),
-        (20, address),
-        (32, 0x1000),
-        (36, 0x200),
-        (56, size),
-        (60, address),
-        (92, 0),
-        (108, 0),
-    ];
-    put(&mut pe, OPTIONAL, &0x020B_u16.to_le_bytes());
-    for (at, value) in u32s {
-        put(&mut pe, OPTIONAL + at, &value.to_le_bytes());
-    }
-    let base = image::SEC_VOLUME_GPA + image::PE_OFFSET;
-    put(&mut pe, OPTIONAL + 24, &base.to_le_bytes());
-    // EFI boot service driver, as EDK2 marks its SEC cores.
-    put(&mut pe, OPTIONAL + 68, &11_u16.to_le_bytes());
-    put(&mut pe, SECTION, b".text\0\0\0");
-    for (at, value) in [
-        (8, code.len() as u32),
-        (12, address),
-        (16, code_size as u32),
-        (20, address),
-        // Code, executable, readable, writable.
-        (36, 0xE000_0020),
-    ] {
-        put(&mut pe, SECTION + at, &value.to_le_bytes());
-    }
-    put(&mut pe, headers, code);
-    pe
 }
 
 #[cfg(test)]

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+//! A firmware in the MSVM.fd shape that goes no further, in one of the ways of msvm-machine section 14.
+//!
+//! Always true: it says that it begins and then does nothing but the one thing that the image asks for. Not here:
+//! noticing it.
+#![no_std]
+#![no_main]
+
+use guest_rt::entry::Entry;
+use guest_rt::power::End;
+use guest_rt::protocol::uefi_image::stuck;
+use guest_rt::report::start;
+use guest_rt::{cpu, memory, port};
+
+guest_rt::entry!(main);
+
+const INDEX: u16 = 0x28;
+const DATA: u16 = 0x2C;
+const NVRAM: u32 = 0x24;
+const LOOK: u32 = 0x2C;
+const LINE_STATUS: u16 = 0x3FD;
+const REFERENCE_COUNTER: u32 = 0x4000_0020;
+/// Free RAM: a descriptor, and a name behind it.
+const DESCRIPTOR: u64 = 0x88_0000;
+const NAME: u64 = 0x88_1000;
+
+fn main(_entry: &Entry) -> End {
+    start("hv_stuck");
+    match memory::read_u32(stuck::GPA) {
+        stuck::LINE_STATUS => loop {
+            port::read_u8(LINE_STATUS);
+        },
+        stuck::COUNTER => loop {
+            cpu::rdmsr(REFERENCE_COUNTER);
+        },
+        stuck::NAMES => loop {
+            // The first name, again and again.
+            memory::write_u16(NAME, 0);
+            variable(2, 2048);
+        },
+        stuck::FAILURE => loop {
+            // SecureBoot is not the guest's to write.
+            for (at, unit) in (0..).zip("SecureBoot\0".encode_utf16()) {
+                memory::write_u16(NAME + at * 2, unit);
+            }
+            variable(1, 22);
+        },
+        stuck::NO_BOOT => {
+            write(LOOK, 0);
+            cpu::halt()
+        }
+        stuck::NO_BOOT_POWER_OFF => {
+            write(LOOK, 0);
+            End::PowerOff
+        }
+        stuck::FAIL_FAST => cpu::fail_fast(stuck::STATUS, stuck::LINE),
+        _ => loop {
+            cpu::relax();
+        },
+    }
+}
+
+fn write(index: u32, value: u32) {
+    port::write_u32(INDEX, index);
+    port::write_u32(DATA, value);
+}
+
+/// A variable command of EFI_GLOBAL_VARIABLE with the name that is in memory.
+fn variable(command: u32, name_bytes: u32) {
+    let global = [0x8BE4_DF61, 0x11D2_93CA, 0xE000_0DAA, 0x8C2B_0398];
+    let words = [command, 7, 0, 7, NAME as u32, 0, name_bytes];
+    let data = [NAME as u32, 0, 1];
+    let all = words.into_iter().chain(global).chain(data);
+    for (at, word) in (0..).zip(all) {
+        memory::write_u32(DESCRIPTOR + at * 4, word);
+    }
+    write(NVRAM, DESCRIPTOR as u32);
+}
