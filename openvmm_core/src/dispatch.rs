@@ -38,6 +38,8 @@ pub(crate) struct Devices {
     pub(crate) shutdown: Box<dyn Fn() -> &'static str + Send>,
     /// Says that the host's battery has changed; `false` when the guest has none.
     pub(crate) battery: Box<dyn Fn(Charge) -> bool + Send>,
+    /// Types a line of text on the guest's keyboard; `false` when it has none.
+    pub(crate) type_line: Box<dyn Fn(&str) -> bool + Send>,
     /// The last lines of the firmware's log; empty when there is none.
     pub(crate) firmware_log: Box<dyn Fn() -> String + Send>,
 }
@@ -275,6 +277,10 @@ impl Worker<'_> {
             Request::Battery(call) => {
                 let told = (self.vm.devices.battery)(call.input);
                 call.answer(told.then_some(()).ok_or(VerbError::NoBattery));
+            }
+            Request::Type(call) => {
+                let typed = (self.vm.devices.type_line)(&call.input);
+                call.answer(typed.then_some(()).ok_or(VerbError::NoKeyboard));
             }
             Request::Inspect(call) => {
                 let state = self.state.clone();

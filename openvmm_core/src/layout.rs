@@ -114,6 +114,7 @@ pub fn resolve(config: &Config, machine: Machine, limits: HostLimits) -> Result<
         ram,
         low_mmio: low_mmio(machine),
         high_mmio,
+        tpm: config.tpm.as_ref().map(|_| GpaRange::new(tpm::MMIO, tpm::LEN)),
         root_complexes,
         phys_bits: limits.phys_bits,
         vp_count: count,

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod dispatch;
+mod display;
 mod ending;
 pub mod entropy;
 mod firmware_watch;
@@ -38,6 +39,7 @@ mod serial;
 #[cfg(test)]
 mod testing;
 mod timer_thread;
+mod tpm_device;
 mod trace;
 mod uefi_devices;
 mod variables;

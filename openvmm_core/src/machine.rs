@@ -12,9 +12,10 @@ use crate::layout::FOUR_GIB;
 use crate::load::Files;
 use crate::pci_devices;
 use crate::serial::{InputSink, SerialBridge, SerialEnds};
+use crate::tpm_device;
 use crate::uefi_devices::{self, UefiDevices};
 use crate::variables;
-use crate::vmbus_devices;
+use crate::vmbus_devices::{self, Vmbus};
 use chipset::Chipset;
 use chipset::battery::{self, Charge};
 use chipset::machine::{self, MachineConfig, World};
@@ -26,7 +27,6 @@ use openvmm_defs::{Config, MemoryLayout, UefiSettings};
 use std::sync::{Arc, Mutex, PoisonError};
 use virt::Capabilities;
 use vm_loaders::ovmf::VariableStore;
-use vmbus::VmBus;
 
 /// A connector that waits for its port's input sink, and the sink.
 pub(crate) type Pending = (Box<dyn FnOnce(InputSink) + Send>, InputSink);
@@ -35,7 +35,7 @@ pub(crate) type Pending = (Box<dyn FnOnce(InputSink) + Send>, InputSink);
 pub(crate) struct Machine {
     /// What VPs talk to.
     pub(crate) chipset: Arc<Chipset>,
-    vmbus: Option<Arc<VmBus>>,
+    vmbus: Option<Vmbus>,
     uefi: Option<UefiDevices>,
     pm: Option<Arc<Mutex<PowerManagement>>>,
     pending_input: Vec<Pending>,
@@ -101,6 +101,9 @@ pub(crate) fn build(
     let uefi = uefi
         .map(|settings| uefi_devices::add(&mut composition, config, settings, &world, memory.dma()))
         .transpose()?;
+    if let Some(socket) = &config.tpm {
+        tpm_device::add(&mut composition, socket, memory.dma())?;
+    }
     let pci_devices::Added {
         boot_order,
         console_input,
@@ -149,7 +152,8 @@ impl Machine {
 
     /// Asks the guest to power off: through VMBus when it listens there, else by the power button.
     fn shutdown(&self) -> Box<dyn Fn() -> &'static str + Send> {
-        let (vmbus, pm) = (self.vmbus.clone(), self.pm.clone());
+        let vmbus = self.vmbus.as_ref().map(|vmbus| vmbus.bus.clone());
+        let pm = self.pm.clone();
         Box::new(move || match (&vmbus, &pm) {
             (Some(bus), _) if bus.request_shutdown() => "the guest was asked to power off over vmbus",
             (_, Some(pm)) => {
@@ -189,6 +193,17 @@ impl Machine {
         })
     }
 
+    /// Types a line of text on the guest's keyboard.
+    fn type_line(&self) -> Box<dyn Fn(&str) -> bool + Send> {
+        let presser = self.vmbus.as_ref().and_then(|vmbus| vmbus.presser.clone());
+        Box::new(move |text| {
+            presser.as_ref().is_some_and(|presser| {
+                presser.type_line(text);
+                true
+            })
+        })
+    }
+
     /// The worker's view.
     pub(crate) fn devices(&self, watch: Option<Arc<FirmwareWatch>>) -> Devices {
         let [reset, inspect, nmi] = [(); 3].map(|()| self.chipset.clone());
@@ -199,6 +214,7 @@ impl Machine {
             nmi: Box::new(move || nmi.lapics().inject_nmi(0)),
             shutdown: self.shutdown(),
             battery: self.battery(),
+            type_line: self.type_line(),
             firmware_log: self.firmware_log(),
         }
     }

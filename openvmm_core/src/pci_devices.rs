@@ -15,7 +15,7 @@ use chipset_device::MmioDevice;
 use guest_memory::DmaMemory;
 use nvme::NvmePci;
 use openvmm_defs::{Config, DiskConfig, DiskFormat, MemoryLayout, PciDeviceConfig, PciDeviceKind};
-use pci::{Bdf, PciFunction, PciRoot};
+use pci::{Bdf, PciFunction, PciRoot, VideoFunction};
 use std::sync::{Arc, Mutex};
 use tap::Tap;
 use virtio::{Blk, Console, Net, Rng, VirtioDevice, VirtioPci, Vsock};
@@ -74,7 +74,8 @@ fn boot_path(device: &PciDeviceConfig, bdf: Bdf) -> Option<String> {
     match device.kind {
         PciDeviceKind::VirtioBlk(_) => Some(format!("/pci@i0cf8/scsi@{:x}/disk@0,0", bdf.device())),
         PciDeviceKind::Nvme(_) => Some(format!("/pci@i0cf8/pci1b36,10@{:x}/namespace@1,0", bdf.device())),
-        PciDeviceKind::VirtioNet(_)
+        PciDeviceKind::HypervVideo
+        | PciDeviceKind::VirtioNet(_)
         | PciDeviceKind::VirtioRng
         | PciDeviceKind::VirtioVsock(_)
         | PciDeviceKind::VirtioConsole(_) => None,
@@ -156,6 +157,12 @@ struct Adder<'m> {
 impl Adder<'_> {
     fn add(&mut self, device: &PciDeviceConfig) -> anyhow::Result<Bdf> {
         let place = self.bus.place(device.root_complex.as_deref())?;
+        if device.kind == PciDeviceKind::HypervVideo {
+            let function = Arc::new(Mutex::new(VideoFunction::default()));
+            self.composition
+                .add_function_to(&place.root, &device.name, place.bdf, function)?;
+            return Ok(place.bdf);
+        }
         let threads = self.deterministic.is_none();
         let msi = self.composition.msi_target();
         if let PciDeviceKind::Nvme(disks) = &device.kind {
@@ -205,7 +212,9 @@ impl Adder<'_> {
                 self.added.console_input = Some((end.connect_input, bridge.sink(move || waker.wake())));
                 return Ok(function);
             }
-            PciDeviceKind::Nvme(_) => anyhow::bail!("an NVMe controller is no virtio device"),
+            PciDeviceKind::Nvme(_) | PciDeviceKind::HypervVideo => {
+                anyhow::bail!("{} is no virtio device", device.name)
+            }
         };
         Ok(VirtioPci::new(&device.name, made, wiring)?)
     }

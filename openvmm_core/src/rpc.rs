@@ -29,6 +29,8 @@ pub enum VerbError {
     Memory(#[from] MemoryError),
     #[error("the guest has no battery; start it with --battery")]
     NoBattery,
+    #[error("the guest has no keyboard; start it with --gfx")]
+    NoKeyboard,
     #[error("there is no vp {0}")]
     NoSuchVp(VpIndex),
     #[error("the vm is gone")]
@@ -67,6 +69,7 @@ pub(crate) enum Request {
     Nmi(Verb<(), ()>),
     Shutdown(Verb<(), &'static str>),
     Battery(Verb<Charge, ()>),
+    Type(Verb<String, ()>),
     Inspect(Verb<(), String>),
     ReadMemory(Verb<MemoryRange, Vec<u8>>),
     Dump(Verb<(), String>),
@@ -161,6 +164,11 @@ impl VmClient {
     /// Says that the host's battery has changed.
     pub fn set_battery(&self, charge: Charge) -> Result<(), VerbError> {
         self.call(charge, Request::Battery)
+    }
+
+    /// Types `text` and the enter key on the guest's keyboard.
+    pub fn type_line(&self, text: String) -> Result<(), VerbError> {
+        self.call(text, Request::Type)
     }
 
     /// Raises an NMI on the boot processor.

@@ -24,6 +24,7 @@ pub(crate) fn config() -> Config {
         vmbus: None,
         vars: None,
         nvram: None,
+        tpm: None,
         on: EndActions::default(),
         bios_guid: uuid::Uuid::nil(),
         deterministic: None,

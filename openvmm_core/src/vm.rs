@@ -24,6 +24,7 @@ use crate::rpc::Requests;
 use crate::serial::SerialEnds;
 use crate::timer_thread::TimerThread;
 use crate::trace::{Trace, TraceOptions};
+use crate::vmbus_devices;
 use crate::vp_thread::{Event, VpThread};
 use anyhow::Context;
 use chipset::machine::World;
@@ -125,7 +126,8 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
     let payload = decision.payload.clone();
     let loaded = load::plan(&config, &files, decision, &layout, &mut notes)?;
     timings.stage("plan");
-    let memory = allocate(&layout, &loaded.extra_ram)?;
+    let frame_buffer = vmbus_devices::frame_buffer(&config, &layout);
+    let memory = allocate(&layout, &[&loaded.extra_ram[..], frame_buffer.as_slice()].concat())?;
     let mut parts = Parts::build(
         MachineSource {
             config: &config,
@@ -180,7 +182,7 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
     }))
 }
 
-/// RAM of the layout, and what pages outside it need.
+/// RAM of the layout, and what pages and pictures outside it need.
 fn allocate(layout: &MemoryLayout, extra: &[GpaRange]) -> anyhow::Result<GuestMemory> {
     let ranges: Vec<_> = layout.ram.iter().chain(extra).map(|r| (r.gpa, r.len)).collect();
     Ok(GuestMemory::allocate(&ranges)?)

@@ -5,6 +5,7 @@
 //! depend on its disks and adapters; the threads of devices end with the machine. Not here: what the devices
 //! do (`vmbus`).
 
+use crate::display::{Display, Presser};
 use crate::pci_devices::open;
 use anyhow::Context;
 use block::Disk;
@@ -13,12 +14,14 @@ use chipset_device::Device;
 use guest_memory::DmaMemory;
 use hyperv::HyperV;
 use io_thread::{Bell, Job, Progress, Watch, Worker};
-use openvmm_defs::{DiskConfig, TapConfig, VmbusConfig};
+use openvmm_defs::{Config, DiskConfig, GpaRange, MemoryLayout, TapConfig, VmbusConfig};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use tap::Tap;
 use uuid::{Uuid, uuid};
 use vmbus::ic::{Component, IntegrationComponent};
+use vmbus::keyboard::{Keyboard, Keys};
+use vmbus::video::{self, Screen, Video};
 use vmbus::{Appetite, BusPart, ChannelDevice, NetVsp, StorVsp, VmBus};
 
 /// Instance of the SCSI controller.
@@ -28,6 +31,21 @@ const NETWORK: Uuid = uuid!("f8615163-df3e-46c5-913f-000000000000");
 /// Logical units of one controller.
 const MOST_DISKS: usize = 64;
 
+/// The bus, and what else the worker talks to.
+pub(crate) struct Vmbus {
+    /// The bus.
+    pub(crate) bus: Arc<VmBus>,
+    /// The guest's keyboard.
+    pub(crate) presser: Option<Presser>,
+}
+
+/// Where firmware puts the picture of the guest's screen: memory at the beginning of the gap below 4 GiB
+/// (msvm-machine section 7).
+pub(crate) fn frame_buffer(config: &Config, layout: &MemoryLayout) -> Option<GpaRange> {
+    let gfx = config.vmbus.as_ref().and_then(|vmbus| vmbus.gfx);
+    gfx.map(|_| GpaRange::new(layout.low_mmio.gpa, u64::from(video::MEGABYTES) << 20))
+}
+
 /// Adds the bus to `machine`.
 pub(crate) fn add(
     machine: &mut Composition,
@@ -35,8 +53,13 @@ pub(crate) fn add(
     hyperv: Arc<HyperV>,
     world: &World,
     ram: DmaMemory,
-) -> anyhow::Result<Arc<VmBus>> {
-    let components = [Component::Shutdown, Component::Heartbeat, Component::TimeSync];
+) -> anyhow::Result<Vmbus> {
+    let components = [
+        Component::Shutdown,
+        Component::Heartbeat,
+        Component::TimeSync,
+        Component::Kvp,
+    ];
     let mut devices: Vec<Box<dyn ChannelDevice>> = Vec::new();
     for component in components {
         devices.push(Box::new(IntegrationComponent::new(component)));
@@ -50,15 +73,29 @@ pub(crate) fn add(
         devices.push(Box::new(device));
         nics.push(nic);
     }
+    let (screen, keys, channel) = (Screen::default(), Keys::default(), devices.len());
+    if config.gfx.is_some() {
+        devices.push(Box::new(Keyboard::new(keys.clone())));
+        devices.push(Box::new(Video::new(screen.clone())));
+    }
     let time = (world.clock.clone(), &world.timers);
-    let bus = VmBus::new(hyperv, ram, time, devices);
+    let bus = VmBus::new(hyperv, ram.clone(), time, devices);
     let threads = nics.into_iter().map(|nic| nic.spawn(&bus));
     let part = Arc::new(Mutex::new(Bus {
         threads: threads.collect::<Result<_, _>>()?,
         part: BusPart(bus.clone()),
     }));
     machine.builder.add_device("vmbus", part);
-    Ok(bus)
+    let presser = config.gfx.is_some().then(|| Presser {
+        keys,
+        bus: bus.clone(),
+        channel,
+    });
+    if let Some((gfx, presser)) = config.gfx.as_ref().zip(presser.clone()) {
+        let display = Display::start(gfx, screen, presser, ram)?;
+        machine.builder.add_device("vnc", Arc::new(Mutex::new(display)));
+    }
+    Ok(Vmbus { bus, presser })
 }
 
 /// The bus and the threads that wait for its devices' files.

@@ -33,6 +33,8 @@ pub struct Config {
     pub vars: Option<PathBuf>,
     /// The file that keeps the variables of Microsoft's UEFI (`--nvram`); `None` keeps them for this VM only.
     pub nvram: Option<PathBuf>,
+    /// The control socket of swtpm (`--tpm`), on the Hyper-V machine only.
+    pub tpm: Option<PathBuf>,
     /// What guest-initiated ends do.
     pub on: EndActions,
     /// BIOS GUID, made once per VM.

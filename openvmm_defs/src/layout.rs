@@ -102,6 +102,8 @@ pub struct MemoryLayout {
     pub low_mmio: GpaRange,
     /// Chipset MMIO gap above RAM; empty without VMBus.
     pub high_mmio: GpaRange,
+    /// Registers of a TPM.
+    pub tpm: Option<GpaRange>,
     /// Root complexes.
     pub root_complexes: Vec<RootComplexLayout>,
     /// Physical address width that the guest sees.

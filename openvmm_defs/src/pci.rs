@@ -80,6 +80,8 @@ pub enum PciDeviceKind {
     Nvme(Vec<DiskConfig>),
     /// virtio-net on a tap interface.
     VirtioNet(TapConfig),
+    /// What tells a guest without UEFI that it has Hyper-V's synthetic video.
+    HypervVideo,
     /// virtio-rng.
     VirtioRng,
     /// virtio-vsock.

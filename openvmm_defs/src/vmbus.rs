@@ -10,4 +10,13 @@ pub struct VmbusConfig {
     pub scsi: Vec<DiskConfig>,
     /// Network adapters.
     pub nics: Vec<TapConfig>,
+    /// Screen and keyboard.
+    pub gfx: Option<GfxConfig>,
+}
+
+/// Screen and keyboard, and where they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GfxConfig {
+    /// The loopback port of the VNC server; 0 is any that is free.
+    pub vnc_port: u16,
 }

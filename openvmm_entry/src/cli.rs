@@ -192,15 +192,18 @@ pub(crate) struct MachineArgs {
     /// With --kernel: the Hyper-V machine, with its hypervisor interface and VMBus.
     #[arg(long)]
     pub(crate) hv: bool,
+    /// The Hyper-V machine without VMBus.
+    #[arg(long)]
+    pub(crate) no_vmbus: bool,
+    /// A TPM 2.0: the control socket of swtpm socket --tpm2 --tpmstate dir=FOLDER --ctrl type=unixio,path=SOCKET.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) tpm: Option<PathBuf>,
     /// Adds the test-exit device: a 32-bit write to port 0xF4 ends the run with its low 7 bits as exit code.
     #[arg(long)]
     pub(crate) test_exit: bool,
     /// Time, entropy and input that depend on SEED only.
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
     pub(crate) deterministic: Option<u64>,
-    /// The Hyper-V machine without VMBus.
-    #[arg(long)]
-    pub(crate) no_vmbus: bool,
 }
 
 /// Disks and other devices.
@@ -226,6 +229,12 @@ pub(crate) struct DeviceArgs {
     /// The same as --net, always as virtio-net.
     #[arg(long, value_name = "BACKEND", value_parser = net::parse)]
     pub(crate) virtio_net: Vec<NetArg>,
+    /// A screen and a keyboard on VMBus, shown by a VNC server on 127.0.0.1.
+    #[arg(long)]
+    pub(crate) gfx: bool,
+    /// The VNC server's port; 0 is any that is free, and the log says which.
+    #[arg(long, value_name = "PORT", default_value_t = 5900, requires = "gfx")]
+    pub(crate) vnc_port: u16,
     /// Entropy device.
     #[arg(long)]
     pub(crate) virtio_rng: bool,

@@ -90,7 +90,8 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
     }
     let settings = UefiSettings {
         vmbus: !cli.machine.no_vmbus,
-        ..uefi_settings(&cli.uefi, &com)
+        tpm: cli.machine.tpm.is_some(),
+        ..uefi_settings(&cli.uefi, &com, cli.devices.gfx)
     };
     let cmdline = cli.boot.cmdline.join(" ");
     let load = match (cli.boot.igvm, cli.boot.ovmf, cli.boot.kernel) {
@@ -127,6 +128,10 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         .then(|| devices::vmbus(&mut devices, cli.machine.deterministic.is_some()))
         .transpose()
         .map_err(UsageError)?;
+    let mut pci = devices::pci(devices, cli.machine.deterministic.is_some()).map_err(UsageError)?;
+    if hv_kernel && vmbus.as_ref().is_some_and(|vmbus| vmbus.gfx.is_some()) {
+        devices::add_video(&mut pci);
+    }
     let config = Config {
         machine: if hyperv {
             Machine::HyperV
@@ -146,10 +151,11 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         processors: cli.machine.processors,
         isolation: cli.machine.isolation.kind,
         com,
-        pci: devices::pci(devices, cli.machine.deterministic.is_some()).map_err(UsageError)?,
+        pci,
         vmbus,
         vars: cli.boot.vars,
         nvram: cli.boot.nvram,
+        tpm: cli.machine.tpm,
         on: end_actions(&cli.run),
         bios_guid: bios_guid(&mut entropy)?,
         deterministic: cli.machine.deterministic,
@@ -197,8 +203,8 @@ fn com_ports(serial: &SerialArgs, virtio: Option<&SerialBackend>) -> Result<[Ser
     Ok(com)
 }
 
-fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4]) -> UefiSettings {
-    let default_mode = if com[0] == SerialBackend::None {
+fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4], gfx: bool) -> UefiSettings {
+    let default_mode = if gfx || com[0] == SerialBackend::None {
         UefiConsoleMode::Default
     } else {
         UefiConsoleMode::Com1
@@ -210,11 +216,11 @@ fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4]) -> UefiSettings {
         disable_frontpage: args.disable_frontpage,
         default_boot_always_attempt: args.default_boot_always_attempt,
         console_mode: args.uefi_console_mode.map_or(default_mode, Into::into),
-        serial: com.iter().any(|b| *b != SerialBackend::None),
         battery: args.battery,
         watchdog: args.guest_watchdog,
         secure_boot: args.secure_boot,
         secure_boot_template: args.secure_boot_template.clone(),
+        serial: com.iter().any(|b| *b != SerialBackend::None),
         // The firmware is told what the machine has: resources are assigned (flag 31).
         pci_preassigned: true,
         ..UefiSettings::default()

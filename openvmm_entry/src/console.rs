@@ -22,6 +22,7 @@ reset                launch it again
 nmi                  raise an NMI on vp 0
 shutdown             ask the guest to power off
 battery PERCENT [ac] tell the guest what its battery holds, and that it is on mains
+type TEXT            type a line on the guest's keyboard
 inspect              state of the vm and its devices
 memory GPA [LEN]     show guest memory
 dump                 registers of all vps
@@ -125,6 +126,7 @@ enum Command {
     Nmi,
     Shutdown,
     Battery(Charge),
+    Type(String),
     Inspect,
     Memory { gpa: u64, len: u64 },
     Dump,
@@ -144,6 +146,11 @@ impl Command {
             ["battery", percent] => Self::Battery(charge(percent, false)?),
             ["battery", percent, "ac"] => Self::Battery(charge(percent, true)?),
             ["battery", ..] => return Err("write battery PERCENT or battery PERCENT ac".into()),
+            ["type", _, ..] => {
+                let text = line.trim().strip_prefix("type ").unwrap_or_default();
+                Self::Type(text.to_owned())
+            }
+            ["type"] => return Err("write type TEXT".into()),
             ["inspect"] => Self::Inspect,
             ["memory", gpa] => Self::Memory {
                 gpa: number(gpa)?,
@@ -169,6 +176,7 @@ impl Command {
             Self::Reset => client.reset().map(|()| "reset\n".into()),
             Self::Shutdown => client.shutdown().map(|how| format!("{how}\n")),
             Self::Battery(charge) => client.set_battery(charge).map(|()| "the guest was told\n".into()),
+            Self::Type(text) => client.type_line(text).map(|()| "typed\n".into()),
             Self::Nmi => client.nmi().map(|()| "nmi raised on vp 0\n".into()),
             Self::Inspect => client.inspect(),
             Self::Memory { gpa, len } => client.read_memory(gpa, len).map(|bytes| hexdump(gpa, &bytes)),
@@ -249,6 +257,7 @@ mod tests {
             Command::parse("battery 101\n").unwrap_err(),
             "\"101\" is not a number from 0 to 100"
         );
+        assert_eq!(Command::parse("type a  B\n"), Ok(Command::Type("a  B".into())));
         assert_eq!(Command::parse("memory\n").unwrap_err(), "write memory GPA [LEN]");
         assert_eq!(
             Command::parse("memory x\n").unwrap_err(),

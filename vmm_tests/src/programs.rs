@@ -2,7 +2,9 @@
 //! Where the programs under test are.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// The `openvmm` binary.
 pub fn openvmm() -> PathBuf {
@@ -68,4 +70,47 @@ fn ours(variable: &str, name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The program that a guest's TPM is made of, for as long as a test runs.
+#[derive(Debug)]
+pub struct Swtpm {
+    program: Child,
+    folder: TempDir,
+}
+
+impl Swtpm {
+    /// Starts it, or says why there is none.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn start() -> Result<Self, String> {
+        let program = foreign("swtpm")?;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let state = format!("dir={}", folder.path().display());
+        let control = format!("type=unixio,path={}", folder.path().join("control").display());
+        let program = Command::new(program)
+            .args(["socket", "--tpm2", "--tpmstate", &state, "--ctrl", &control])
+            .spawn()
+            .expect("swtpm starts");
+        let swtpm = Self { program, folder };
+        let end = Instant::now() + Duration::from_secs(30);
+        while !swtpm.socket().exists() {
+            assert!(Instant::now() < end, "swtpm makes no socket");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(swtpm)
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("control")
+    }
+}
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        self.program.kill().expect("swtpm is ours to end");
+        self.program.wait().expect("swtpm ends");
+    }
 }

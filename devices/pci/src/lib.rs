@@ -16,6 +16,7 @@ mod intx;
 mod lpc;
 mod msix;
 mod root;
+mod video;
 
 pub use assign::{BarAssigner, NoRoom};
 pub use bar::{Bar, BarKind};
@@ -25,6 +26,7 @@ pub use intx::IntxRouter;
 pub use lpc::LpcBridge;
 pub use msix::{Msix, MsixRegion};
 pub use root::{ConfigPorts, Ecam, PciError, PciRoot};
+pub use video::VideoFunction;
 
 use chipset_device::Device;
 use std::sync::{Mutex, MutexGuard};

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-//! Integration components: shutdown, heartbeat and time synchronisation (Linux drivers/hv/hv_util.c and
+//! Integration components: shutdown, heartbeat, time synchronisation and key-value pairs (Linux drivers/hv/hv_util.c and
 //! include/linux/hyperv.h, "icmsg").
 //!
 //! Always true: nothing is asked of a guest that has not agreed on a version; one question is open at a
-//! time. Not here: key-value pairs, file copy and backup, which need programs in the guest.
+//! time. Not here: file copy and backup.
+
+mod kvp;
 
 use crate::channel::{ChannelDevice, OpenChannel};
 use crate::protocol::Offer;
@@ -19,6 +21,8 @@ pub enum Component {
     Heartbeat,
     /// Tells the guest the time.
     TimeSync,
+    /// Exchanges key-value pairs.
+    Kvp,
 }
 
 /// Bytes of the pipe header and of the message header.
@@ -34,6 +38,8 @@ const FRAME: [(u16, u16); 2] = [(1, 0), (3, 0)];
 /// Nanoseconds between two heartbeats, and between two looks at the time.
 const HEARTBEAT_NS: u64 = 2_000_000_000;
 const TIME_NS: u64 = 5_000_000_000;
+/// Nanoseconds between two looks at what a guest says of itself.
+const KVP_NS: u64 = 10_000_000_000;
 /// 100 ns units from 1601 to 1970.
 const EPOCH_1601: u64 = 116_444_736_000_000_000;
 /// Time flags: set the clock, or a sample to steer it with.
@@ -46,6 +52,7 @@ impl Component {
             Self::Shutdown => uuid!("0e0b6031-5213-4934-818b-38d90ced39db"),
             Self::Heartbeat => uuid!("57164f39-9115-4e78-ab55-382f3bd5422d"),
             Self::TimeSync => uuid!("9527e630-d0ae-497b-adce-e80ab0175caf"),
+            Self::Kvp => uuid!("a9a0f4e7-5a45-4d96-b827-8a841e8c03e6"),
         }
     }
 
@@ -54,6 +61,7 @@ impl Component {
             Self::Shutdown => uuid!("b6650ff7-33bc-4840-8048-e0676786f393"),
             Self::Heartbeat => uuid!("fd149e91-82e0-4a7d-afa6-2a4166cbd7c0"),
             Self::TimeSync => uuid!("2dd1ce17-079e-403c-b352-a1921ee207ee"),
+            Self::Kvp => uuid!("242ff919-07db-4180-9c2e-b86cb68c8c55"),
         }
     }
 
@@ -62,6 +70,7 @@ impl Component {
             Self::Shutdown => &[(1, 0), (3, 0), (3, 1), (3, 2)],
             Self::Heartbeat => &[(1, 0), (3, 0)],
             Self::TimeSync => &[(1, 0), (3, 0), (4, 0)],
+            Self::Kvp => &[(3, 0), (4, 0), (5, 0)],
         }
     }
 
@@ -70,6 +79,7 @@ impl Component {
             Self::Shutdown => 3,
             Self::Heartbeat => 1,
             Self::TimeSync => 4,
+            Self::Kvp => 2,
         }
     }
 }
@@ -93,6 +103,7 @@ pub struct IntegrationComponent {
     answered: u64,
     sequence: u64,
     synchronised: bool,
+    exchange: kvp::Exchange,
 }
 
 impl IntegrationComponent {
@@ -106,6 +117,7 @@ impl IntegrationComponent {
             answered: 0,
             sequence: 0,
             synchronised: false,
+            exchange: kvp::Exchange::default(),
         }
     }
 
@@ -172,6 +184,14 @@ impl IntegrationComponent {
         };
     }
 
+    /// Asks what comes next in the exchange of key-value pairs.
+    fn exchange(&mut self, channel: &mut OpenChannel) -> Result<(), RingError> {
+        match self.exchange.question() {
+            Some(question) if self.component == Component::Kvp => self.ask(channel, &question),
+            _ => Ok(()),
+        }
+    }
+
     /// Asks the guest to power off now; `false` when its driver is not ready.
     fn shut_down(&mut self, channel: &mut OpenChannel) -> Result<bool, RingError> {
         if !matches!(self.phase, Phase::Ready { .. }) {
@@ -214,7 +234,7 @@ impl ChannelDevice for IntegrationComponent {
         self.negotiate(channel)
     }
 
-    fn received(&mut self, _channel: &mut OpenChannel, packet: Packet) -> Result<(), RingError> {
+    fn received(&mut self, channel: &mut OpenChannel, packet: Packet) -> Result<(), RingError> {
         let data = &packet.data;
         if data.len() < PIPE + HEADER {
             let text = format!("an integration message of {} bytes", data.len());
@@ -230,8 +250,13 @@ impl ChannelDevice for IntegrationComponent {
         } else {
             self.answered += 1;
             self.synchronised = true;
+            if self.component == Component::Kvp {
+                let status = [12, 13, 14, 15].map(|at| data[PIPE + at]);
+                self.exchange
+                    .answered(u32::from_le_bytes(status), &data[PIPE + HEADER..]);
+            }
         }
-        Ok(())
+        self.exchange(channel)
     }
 
     fn closed(&mut self) {
@@ -243,6 +268,7 @@ impl ChannelDevice for IntegrationComponent {
             Component::Shutdown => None,
             Component::Heartbeat => Some(HEARTBEAT_NS),
             Component::TimeSync => Some(TIME_NS),
+            Component::Kvp => Some(KVP_NS),
         }
     }
 
@@ -260,6 +286,10 @@ impl ChannelDevice for IntegrationComponent {
                 body
             }
             Component::TimeSync => self.time(wall, now / 100),
+            Component::Kvp => {
+                self.exchange.again();
+                return self.exchange(channel);
+            }
         };
         self.ask(channel, &body)
     }
@@ -272,6 +302,13 @@ impl ChannelDevice for IntegrationComponent {
     }
 
     fn inspect(&self) -> String {
-        format!("{:?} {:?} answered {}", self.component, self.phase, self.answered)
+        let pairs = match self.component {
+            Component::Kvp => self.exchange.text(),
+            _ => String::new(),
+        };
+        format!(
+            "{:?} {:?} answered {}{pairs}",
+            self.component, self.phase, self.answered
+        )
     }
 }

@@ -10,6 +10,7 @@
 pub mod channel;
 pub mod gpadl;
 pub mod ic;
+pub mod keyboard;
 mod netvsp;
 pub mod protocol;
 pub mod ring;
@@ -17,6 +18,7 @@ mod rndis;
 pub mod scsi;
 mod server;
 mod storvsp;
+pub mod video;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! A firmware in the MSVM.fd shape that drives the devices which a Hyper-V generation 2 machine has only when
-//! it is asked for them: watchdogs, battery. Which there are it reads from the flags of its configuration blob.
+//! it is asked for them: watchdogs, battery, TPM. Which there are it reads from the flags of its configuration blob.
 //!
 //! Always true: each device does what it is for, seen from the guest: a watchdog resets the machine, so this
 //! payload starts again, and CMOS keeps how far it had come. Not here: what every machine has (`hv_probe`).
@@ -8,6 +8,7 @@
 #![no_main]
 
 mod hv_battery;
+mod hv_tpm;
 mod hv_watchdog;
 
 use guest_rt::entry::Entry;
@@ -21,9 +22,10 @@ guest_rt::entry!(main);
 /// Where the blob is (uefi-launch 3.1).
 const BLOB: u64 = 0x70_9000;
 /// Flags of the blob (uefi-launch 3.4).
+const TPM: u64 = 1 << 5;
 const BATTERY: u64 = 1 << 10;
 const GUEST_WATCHDOG: u64 = 1 << 24;
-/// The page of memory that devices are given.
+/// The pages of memory that devices are given.
 const BUFFER: u64 = 0x80_6000;
 
 /// CMOS byte that counts the parts that are over; CMOS has a battery of its own.
@@ -41,6 +43,9 @@ fn main(_entry: &Entry) -> End {
         low != 0 || high != 0,
         format_args!("{low:#x} {high:#x}"),
     );
+    if flags & TPM != 0 {
+        hv_tpm::check_all(BUFFER);
+    }
     let progress = cmos::read(PROGRESS);
     if progress == 0 {
         (GENERATION_ID..)

@@ -30,6 +30,7 @@ pub(super) fn layout(image: &LinuxImage) -> MemoryLayout {
         ram,
         low_mmio: GpaRange::new(low_end, FIRMWARE_WINDOW - low_end),
         high_mmio: GpaRange::default(),
+        tpm: None,
         root_complexes: Vec::new(),
         phys_bits: PHYS_BITS,
         vp_count: image.processor_count,

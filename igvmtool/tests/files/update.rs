@@ -280,6 +280,7 @@ pub(crate) fn linux_file(kernel: &[u8], initrd: &[u8], cmdline: &str) -> Vec<u8>
         ram: vec![GpaRange::new(0, 256 << 20)],
         low_mmio: GpaRange::new(0xF800_0000, 0x800_0000),
         high_mmio: GpaRange::default(),
+        tpm: None,
         root_complexes: Vec::new(),
         phys_bits: 40,
         vp_count: 2,

@@ -141,6 +141,24 @@ const IGVM: &[Rule] = &[
 /// The machine.
 const MACHINE: &[Rule] = &[
     (
+        |c| {
+            c.devices.gfx
+                && (c.machine.no_vmbus || !c.machine.hv && !c.boot.uefi && !c.igvm_is_uefi())
+        },
+        "--gfx puts screen and keyboard on VMBus, which this guest does not have; boot Microsoft's UEFI with --uefi or \
+         --igvm type=uefi,path=FILE, or a kernel with -k FILE --hv, and drop --no-vmbus",
+    ),
+    (
+        |c| c.machine.tpm.is_some() && c.machine.deterministic.is_some(),
+        "--tpm cannot be combined with --deterministic, because swtpm's random numbers depend on more than the seed; \
+         drop one of them",
+    ),
+    (
+        |c| c.machine.tpm.is_some() && !c.machine.hv && !c.boot.uefi && !c.igvm_is_uefi(),
+        "--tpm is a device of the Hyper-V machine; boot Microsoft's UEFI with --uefi or --igvm type=uefi,path=FILE, or \
+         a kernel with -k FILE --hv, or drop --tpm",
+    ),
+    (
         |c| c.machine.deterministic.is_some() && c.machine.hypervisor == "kvm",
         "--deterministic cannot be combined with --hypervisor kvm, where time is the processor's; use --hypervisor \
          soft",
@@ -274,6 +292,8 @@ fn isolation(cli: &Cli) -> Result<(), String> {
     let run = &cli.run;
     let unused = [
         (cli.machine.deterministic.is_some(), "--deterministic"),
+        (cli.machine.tpm.is_some(), "--tpm"),
+        (cli.devices.gfx, "--gfx"),
         (run.gdb.is_some(), "--gdb"),
         (run.trace.is_some(), "--trace"),
         (run.paused, "--paused"),

@@ -6,7 +6,7 @@
 
 use crate::cli::{DeviceArgs, DiskArg, NetArg, NvmeArg};
 use openvmm_defs::{
-    DiskConfig, PciConfig, PciDeviceConfig, PciDeviceKind, SerialBackend, TapConfig, VmbusConfig,
+    DiskConfig, GfxConfig, PciConfig, PciDeviceConfig, PciDeviceKind, SerialBackend, TapConfig, VmbusConfig,
 };
 
 /// VMBus, which takes the disks that name no other controller, and the network interfaces.
@@ -18,10 +18,24 @@ pub(super) fn vmbus(args: &mut DeviceArgs, deterministic: bool) -> Result<VmbusC
     let scsi: Vec<DiskArg> = scsi;
     let scsi = scsi.into_iter().map(image);
     let nics = taps(std::mem::take(&mut args.net), deterministic)?;
+    if args.gfx {
+        refuse_if(deterministic, "--gfx", "what is typed")?;
+    }
+    let vnc_port = args.vnc_port;
     Ok(VmbusConfig {
+        gfx: args.gfx.then_some(GfxConfig { vnc_port }),
         scsi: scsi.collect(),
         nics,
     })
+}
+
+/// Tells a kernel without UEFI of its screen on VMBus.
+pub(super) fn add_video(config: &mut PciConfig) {
+    config.devices.push(PciDeviceConfig {
+        name: "hyperv-video".into(),
+        root_complex: None,
+        kind: PciDeviceKind::HypervVideo,
+    });
 }
 
 /// What the options ask for.

@@ -8,9 +8,12 @@ use super::hardware::{COM1_IRQ, COM1_PORT, RTC_IRQ, RTC_PORT};
 use super::root_complex::bridge;
 use super::table::{HV, Table};
 use acpi_tables::Aml;
+use acpi_tables::aml::Memory32Fixed;
 use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, Path, ResourceTemplate, Scope, ZERO};
 use openvmm_defs::{Machine, MemoryLayout};
 
+/// Hardware id of a TPM 2.0.
+const TPM: &str = "MSFT0101";
 /// Hardware id by which guests find VMBus.
 const VMBUS: &str = "VMBUS";
 
@@ -28,6 +31,14 @@ pub(super) fn dsdt(layout: &MemoryLayout) -> Vec<u8> {
         let bus = [Name::new("_HID".into(), &VMBUS), Name::new("_UID".into(), &ZERO)];
         let bus = Device::new("VMBS".into(), bus.iter().map(|name| name as &dyn Aml).collect());
         table.aml(&Scope::new("_SB_".into(), vec![&bus]));
+    }
+    if let Some(range) = layout.tpm {
+        let (hid, uid) = (Name::new("_HID".into(), &TPM), Name::new("_UID".into(), &ZERO));
+        // Fixed registers below 4 GiB.
+        let registers = Memory32Fixed::new(true, range.gpa as u32, range.len as u32);
+        let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&registers]));
+        let tpm = Device::new("TPM_".into(), vec![&hid, &uid, &resources]);
+        table.aml(&Scope::new("_SB_".into(), vec![&tpm]));
     }
     for (index, complex) in layout.root_complexes.iter().enumerate() {
         table.bytes(&bridge(index, complex));

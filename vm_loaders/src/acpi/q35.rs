@@ -223,6 +223,7 @@ fn root_complex(facts: &Q35Facts) -> RootComplexLayout {
 
 fn mcfg_of(layout: &MemoryLayout, facts: &Q35Facts) -> Vec<u8> {
     let layout = MemoryLayout {
+        tpm: None,
         root_complexes: facts.ecam.map(|_| root_complex(facts)).into_iter().collect(),
         ..layout.clone()
     };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! A whole set of tables for a guest without firmware: RSDP, XSDT, FADT, FACS, DSDT, MADT, MCFG
+//! A whole set of tables for a guest without firmware: RSDP, XSDT, FADT, FACS, DSDT, MADT, TPM2, MCFG
 //! (ACPI 6.5 section 5.2).
 //!
 //! Always true: the set is one block that works at the address it was made for; the RSDP is its first
@@ -12,7 +12,7 @@ use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::{Aml, rsdp::Rsdp};
-use openvmm_defs::MemoryLayout;
+use openvmm_defs::{GpaRange, MemoryLayout};
 
 /// Where the machines' fixed hardware is, as tables and device trees say it.
 #[allow(missing_docs)]
@@ -103,6 +103,7 @@ pub fn linux_set(layout: &MemoryLayout, gpa: u32, room: u64) -> Result<AcpiSet, 
         block.place(&fadt(&HYPERV, dsdt, facs)),
         block.place(&madt(layout)),
     ];
+    tables.extend(layout.tpm.map(|range| block.place(&tpm2(range))));
     tables.extend(mcfg(layout).map(|table| block.place(&table)));
     let mut xsdt = Table::new(b"XSDT", 1, &HV);
     for table in tables {
@@ -126,6 +127,19 @@ pub fn linux_set(layout: &MemoryLayout, gpa: u32, room: u64) -> Result<AcpiSet, 
         gpa: block.gpa,
         bytes: block.bytes,
     })
+}
+
+/// The TPM2 table (TCG ACPI specification 1.4, section 7.3): a command response buffer whose control area
+/// follows the 64 bytes of locality registers.
+fn tpm2(range: GpaRange) -> Vec<u8> {
+    const CONTROL_AREA: u64 = 0x40;
+    const COMMAND_RESPONSE_BUFFER: u32 = 7;
+    let mut table = Table::new(b"TPM2", 3, &HV);
+    // A client platform.
+    table.u32(0);
+    table.u64(range.gpa + CONTROL_AREA);
+    table.u32(COMMAND_RESPONSE_BUFFER);
+    table.finish()
 }
 
 struct Block {

@@ -12,6 +12,7 @@ fn layout(machine: Machine, vp_count: u32) -> MemoryLayout {
         ram: vec![GpaRange::new(0, 2 << 30), GpaRange::new(1 << 32, 1 << 30)],
         low_mmio: GpaRange::new(0xF800_0000, 0x800_0000),
         high_mmio: GpaRange::default(),
+        tpm: None,
         root_complexes: Vec::new(),
         phys_bits: 40,
         vp_count,
@@ -29,6 +30,7 @@ fn with_bridges(machine: Machine) -> MemoryLayout {
         high_mmio: GpaRange::new(0x20_0000_0000, 1 << 30),
     };
     MemoryLayout {
+        tpm: None,
         root_complexes: vec![complex(0, 0, 0, 0xE800_0000), complex(1, 1, 8, 0xE900_0000)],
         ..layout(machine, 2)
     }

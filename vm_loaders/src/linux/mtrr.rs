@@ -54,6 +54,7 @@ mod tests {
                 ram: vec![GpaRange::new(0, 1 << 30)],
                 low_mmio: GpaRange::default(),
                 high_mmio: GpaRange::default(),
+                tpm: None,
                 root_complexes: Vec::new(),
                 phys_bits: 40,
                 vp_count: 1,

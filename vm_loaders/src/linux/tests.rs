@@ -20,6 +20,7 @@ fn layout(ram: u64) -> MemoryLayout {
         ram: ranges,
         low_mmio: GpaRange::new(0xF800_0000, 0x800_0000),
         high_mmio: GpaRange::default(),
+        tpm: None,
         root_complexes: Vec::new(),
         phys_bits: 40,
         vp_count: 2,

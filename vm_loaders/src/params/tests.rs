@@ -14,6 +14,7 @@ fn layout(machine: Machine) -> MemoryLayout {
         ram: vec![GpaRange::new(0, 0x1000_0000), GpaRange::new(1 << 32, 0x1000_0000)],
         low_mmio: GpaRange::new(0xF800_0000, 0x800_0000),
         high_mmio: GpaRange::new(0x2_0000_0000, 0x2000_0000),
+        tpm: None,
         root_complexes: Vec::new(),
         phys_bits: 40,
         vp_count: 3,

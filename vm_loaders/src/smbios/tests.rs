@@ -9,6 +9,7 @@ fn layout(vp_count: u32, high: u64) -> MemoryLayout {
         ram: vec![GpaRange::new(0, 2 << 30), GpaRange::new(1 << 32, high)],
         low_mmio: GpaRange::default(),
         high_mmio: GpaRange::default(),
+        tpm: None,
         root_complexes: Vec::new(),
         phys_bits: 46,
         vp_count,

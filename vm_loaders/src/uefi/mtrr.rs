@@ -83,6 +83,7 @@ mod tests {
             ram: ram.iter().map(|&(gpa, len)| GpaRange::new(gpa, len)).collect(),
             low_mmio: GpaRange::new(0xF800_0000, 0x800_0000),
             high_mmio: high,
+            tpm: None,
             root_complexes: Vec::new(),
             phys_bits,
             vp_count: 1,

@@ -17,7 +17,7 @@ const MODULES: [&str; 7] = [
 ];
 const MIB: usize = 1 << 20;
 
-fn hyperv(linux: &Linux) -> VmBuilder {
+pub(crate) fn hyperv(linux: &Linux) -> VmBuilder {
     Vm::builder(Backend::Soft)
         .args(["--hv", "-m", "256M", "-c", "console=ttyS0 panic=-1"])
         .args(["-k".as_ref(), linux.kernel.as_os_str()])

@@ -12,6 +12,8 @@ mod disks;
 mod guests;
 mod hyperv;
 mod linux;
+mod hyperv_console;
+mod linux;
 mod ovmf;
 mod ovmf_linux;
 mod ovmf_newer;

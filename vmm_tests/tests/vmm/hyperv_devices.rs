@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! What a Hyper-V generation 2 machine has only when it is asked for it, driven by a guest: watchdogs,
-//! generation id, battery.
+//! generation id, battery, TPM.
 
-use vmm_tests::{Backend, Vm, VmBuilder, files, on_every_backend};
+use vmm_tests::{Backend, Vm, VmBuilder, files, on_every_backend, programs, skip};
 
 /// `hv_devices` in a machine with `options`; where that can be, with time that skips what nobody waits for.
 fn devices(backend: Backend, options: &[&str]) -> (VmBuilder, files::TestFile) {
@@ -42,6 +42,25 @@ on_every_backend! {
         report.assert_all_ok();
         assert!(report.holds("battery-event"));
         assert_eq!(report.infos.last().unwrap().1, "state 1 rate 0xffffffff holds 2000 mains 0");
+        assert_eq!(vm.wait_for_exit().code, 0);
+    }
+}
+
+on_every_backend! {
+    fn a_tpm_measures_and_forgets_when_the_machine_is_reset(backend) {
+        const NAME: &str = "a_tpm_measures_and_forgets_when_the_machine_is_reset";
+        let swtpm = match programs::Swtpm::start() {
+            Ok(swtpm) => swtpm,
+            Err(reason) => return skip(NAME, &reason),
+        };
+        let file = files::hv_devices();
+        let vm = Vm::builder(backend).uefi_igvm(file.path()).args(["-m", "256M"]);
+        let mut vm = vm.args(["--tpm".into(), swtpm.socket().into_os_string()]).start();
+        // Once before the firmware's watchdog resets the machine, and once after.
+        let report = vm.report();
+        report.assert_all_ok();
+        assert!(report.holds("tpm-pcr-is-fresh") && report.holds("tpm-pcr-extended"));
+        assert!(vm.transcript().matches("probe: tpm-pcr-extended: ok").count() >= 2);
         assert_eq!(vm.wait_for_exit().code, 0);
     }
 }

@@ -14,6 +14,7 @@ fn layout() -> MemoryLayout {
         ram: vec![GpaRange::new(0, 2 << 30), GpaRange::new(1 << 32, 3 << 30)],
         low_mmio: GpaRange::new(0x8000_0000, 0x7F00_0000),
         high_mmio: GpaRange::default(),
+        tpm: None,
         root_complexes: Vec::new(),
         phys_bits: 40,
         vp_count: 4,

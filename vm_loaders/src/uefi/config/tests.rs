@@ -14,6 +14,7 @@ fn layout() -> MemoryLayout {
         ram: vec![GpaRange::new(0, 2 << 30)],
         low_mmio: GpaRange::new(0xF800_0000, 0x800_0000),
         high_mmio: GpaRange::default(),
+        tpm: None,
         root_complexes: Vec::new(),
         phys_bits: 40,
         vp_count: 2,

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT
+//! The registers with a program behind them that answers as it is told.
+
+use super::*;
+use chipset_device::{Device, MmioDevice, PortDevice};
+use guest_memory::{DmaMemory, GuestMemory};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+const COMMAND: [u8; 12] = [0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x7B, 0, 8];
+const RESPONSE: [u8; 12] = [0x80, 1, 0, 0, 0, 12, 0, 0, 0, 0, 0xAA, 0xBB];
+const PAGES: u64 = 0x4000;
+
+struct Rig {
+    registers: TpmRegisters,
+    ports: TpmPorts,
+    memory: DmaMemory,
+    // Kept: the device sees it through `memory`.
+    _ram: GuestMemory,
+}
+
+/// A program that accepts every control command and gives `answers` to TPM commands, then hangs up.
+fn rig(answers: Vec<Vec<u8>>) -> Rig {
+    let (control, mut their_control) = UnixStream::pair().unwrap();
+    let (data, mut their_data) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || {
+        let mut command = [0; 8];
+        // Stop, then start with flags; once for each life of the machine.
+        while their_control.read_exact(&mut command[..4]).is_ok() {
+            if command[..4] == [0, 0, 0, 2] {
+                their_control.read_exact(&mut command[4..]).unwrap();
+            }
+            their_control.write_all(&[0; 4]).unwrap();
+        }
+    });
+    std::thread::spawn(move || {
+        for answer in answers {
+            let mut command = [0; COMMAND.len()];
+            their_data.read_exact(&mut command).unwrap();
+            assert_eq!(command, COMMAND);
+            their_data.write_all(&answer).unwrap();
+        }
+    });
+    let ram = GuestMemory::allocate(&[(0, 0x10_000)]).unwrap();
+    let (registers, ports) = Crb::new(Swtpm::from_parts(control, data), ram.dma()).unwrap();
+    Rig {
+        registers,
+        ports,
+        memory: ram.dma(),
+        _ram: ram,
+    }
+}
+
+impl Rig {
+    fn word(&mut self, offset: u64) -> u32 {
+        let mut bytes = [0; 4];
+        self.registers.mmio_read(offset, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    fn set(&mut self, offset: u64, value: u32) {
+        self.registers.mmio_write(offset, &value.to_le_bytes());
+    }
+
+    fn port(&mut self, index: u32, value: Option<u32>) -> u32 {
+        self.ports.port_write(0, &index.to_le_bytes());
+        if let Some(value) = value {
+            self.ports.port_write(4, &value.to_le_bytes());
+        }
+        let mut bytes = [0; 4];
+        self.ports.port_read(4, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    /// Starts the command and waits for its end; the status.
+    fn run(&mut self) -> u32 {
+        self.set(0x4C, 1);
+        let end = Instant::now() + Duration::from_secs(20);
+        while self.word(0x4C) != 0 {
+            assert!(Instant::now() < end, "the command does not end");
+            std::thread::yield_now();
+        }
+        self.word(0x44)
+    }
+}
+
+#[test]
+fn a_command_in_the_buffer_behind_the_registers_is_answered_there() {
+    let mut rig = rig(vec![RESPONSE.to_vec()]);
+    assert_eq!(rig.word(0x58), 0xF80);
+    assert_eq!((rig.word(0x5C), rig.word(0x60)), (0xFED4_0080, 0));
+    for (at, pair) in (0x80..).step_by(2).zip(COMMAND.chunks(2)) {
+        rig.registers.mmio_write(at, pair);
+    }
+    assert_eq!(rig.run(), 0);
+    let mut response = [0; RESPONSE.len()];
+    rig.registers.mmio_read(0x80, &mut response);
+    assert_eq!(response, RESPONSE);
+}
+
+#[test]
+fn pages_of_ram_are_used_once_firmware_has_named_them() {
+    let mut rig = rig(vec![RESPONSE.to_vec()]);
+    assert_eq!(rig.port(2, None), 0);
+    assert_eq!(rig.port(1, Some(0x8000_0000)), u32::MAX);
+    assert_eq!(rig.port(2, None), 0);
+    rig.port(1, Some(PAGES as u32));
+    assert_eq!(rig.port(2, None), PAGES as u32);
+    assert_eq!(
+        (rig.word(0x58), rig.word(0x5C), rig.word(0x68)),
+        (0x1000, 0x4000, 0x5000)
+    );
+    rig.memory.write(PAGES, &COMMAND).unwrap();
+    assert_eq!(rig.run(), 0);
+    let mut response = [0; RESPONSE.len()];
+    rig.memory.read(PAGES + 0x1000, &mut response).unwrap();
+    assert_eq!(response, RESPONSE);
+    rig.registers.reset();
+    assert_eq!(rig.port(2, None), 0);
+}
+
+#[test]
+fn wrong_lengths_and_a_program_that_hangs_up_are_fatal_until_the_machine_is_reset() {
+    let too_long = [0x80, 1, 0, 0, 0x10, 1, 0, 0, 0, 0];
+    let mut rig = rig(vec![too_long.to_vec()]);
+    rig.port(1, Some(PAGES as u32));
+    for size in [0_u32, 9, 0x1001, u32::MAX] {
+        let mut command = COMMAND;
+        command[2..6].copy_from_slice(&size.to_be_bytes());
+        rig.memory.write(PAGES, &command).unwrap();
+        assert_eq!(rig.run(), 1, "{size:#x}");
+        // Fatal: nothing is started any more.
+        rig.set(0x4C, 1);
+        assert_eq!(rig.word(0x4C), 0);
+        rig.registers.reset();
+        rig.port(1, Some(PAGES as u32));
+        assert_eq!(rig.word(0x44), 0);
+    }
+    rig.memory.write(PAGES, &COMMAND).unwrap();
+    assert_eq!(rig.run(), 1, "a response of 0x1001 bytes");
+    rig.registers.reset();
+    rig.port(1, Some(PAGES as u32));
+    assert_eq!(rig.run(), 1, "nobody answers");
+}
+
+#[test]
+fn locality_zero_is_given_and_taken_back() {
+    let mut rig = rig(Vec::new());
+    assert_eq!((rig.word(0), rig.word(0xC)), (0x80, 0));
+    rig.set(8, 1);
+    assert_eq!((rig.word(0), rig.word(0xC)), (0x82, 1));
+    rig.set(8, 2);
+    assert_eq!(rig.word(0), 0x80);
+    assert_eq!(rig.word(0x30), 0x4011);
+    rig.set(0x40, 1);
+    assert_eq!(rig.word(0x40), 0);
+}
+
+#[test]
+fn a_socket_that_is_not_there_says_what_to_start() {
+    let error = Swtpm::connect(std::path::Path::new("/nonexistent/tpm")).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.starts_with("/nonexistent/tpm: ") && text.contains("swtpm socket --tpm2"),
+        "{text}"
+    );
+}

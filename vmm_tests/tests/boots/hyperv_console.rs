@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+//! Debian's cloud kernel with the Hyper-V machine's keyboard, screen, TPM and key-value pairs.
+
+use crate::guests::Linux;
+use crate::hyperv::hyperv;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+use vmm_tests::{Vm, programs, skip};
+
+/// A client of RFC 6143, no better than it has to be.
+struct Viewer {
+    stream: TcpStream,
+    size: (usize, usize),
+}
+
+impl Viewer {
+    fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).expect("the server is there");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("a timeout");
+        let mut viewer = Self { stream, size: (0, 0) };
+        assert_eq!(&viewer.read::<12>(), b"RFB 003.008\n");
+        viewer.write(b"RFB 003.008\n");
+        assert_eq!(viewer.read(), [1, 1]);
+        viewer.write(&[1]);
+        assert_eq!(viewer.read(), [0; 4]);
+        viewer.write(&[1]);
+        let init: [u8; 24] = viewer.read();
+        let half = |at: usize| usize::from(u16::from_be_bytes([init[at], init[at + 1]]));
+        viewer.size = (half(0), half(2));
+        let mut name = vec![0; usize::from(init[23])];
+        viewer.stream.read_exact(&mut name).expect("a name");
+        viewer
+    }
+
+    fn read<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.stream.read_exact(&mut bytes).expect("the server answers");
+        bytes
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server listens");
+    }
+
+    fn press(&mut self, symbol: u32) {
+        for down in [1, 0] {
+            let [a, b, c, d] = symbol.to_be_bytes();
+            self.write(&[4, down, 0, 0, a, b, c, d]);
+        }
+    }
+
+    /// The whole picture: rows of pixels.
+    fn picture(&mut self) -> Vec<u32> {
+        let (width, height) = self.size;
+        let [a, b] = (width as u16).to_be_bytes();
+        let [c, d] = (height as u16).to_be_bytes();
+        self.write(&[3, 0, 0, 0, 0, 0, a, b, c, d]);
+        assert_eq!(self.read(), [0, 0, 0, 1], "one rectangle");
+        self.read::<12>();
+        let mut bytes = vec![0; width * height * 4];
+        self.stream.read_exact(&mut bytes).expect("a picture");
+        let pixels = bytes.chunks_exact(4);
+        pixels
+            .map(|p| u32::from_le_bytes([p[0], p[1], p[2], 0]))
+            .collect()
+    }
+}
+
+/// The address behind the server's log line.
+fn vnc_address(vm: &mut Vm) -> String {
+    vm.wait_for_err("vnc: listening on 127.0.0.1:");
+    let log = vm.transcript();
+    let (_, behind) = log.rsplit_once("vnc: listening on ").expect("it was just seen");
+    behind.split_whitespace().next().expect("an address").to_owned()
+}
+
+#[test]
+fn what_is_typed_at_the_prompt_and_in_a_vnc_client_arrives_at_the_guests_keyboard() {
+    const NAME: &str = "what_is_typed_at_the_prompt_and_in_a_vnc_client_arrives_at_the_guests_keyboard";
+    let script = "echo ready for keys\nread first </dev/tty1; echo \"prompt typed: $first\"\n\
+                  read second </dev/tty1; echo \"client typed: $second\"\npoweroff -f\n";
+    let linux = match Linux::with_modules(&["hv_vmbus", "hyperv-keyboard"], script) {
+        Ok(linux) => linux,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    let mut vm = hyperv(&linux).args(["--gfx", "--vnc-port", "0"]).start();
+    let address = vnc_address(&mut vm);
+    vm.wait_for("ready for keys");
+    vm.send(b"\x11type Hello, World!\n");
+    vm.wait_for("prompt typed: Hello, World!");
+    let mut viewer = Viewer::connect(&address);
+    "vnc".chars().for_each(|c| viewer.press(c.into()));
+    viewer.press(0xFF0D);
+    vm.wait_for("client typed: vnc");
+    assert_eq!(vm.wait_for_exit().code, 0);
+}
+
+#[test]
+fn a_vnc_client_sees_what_the_guest_has_drawn() {
+    const NAME: &str = "a_vnc_client_sees_what_the_guest_has_drawn";
+    // Two rows of one colour each, over and over in the lower half of the screen.
+    let script = "while [ ! -e /dev/fb0 ]; do sleep 0.1; done\n\
+                  echo 0 > /sys/class/graphics/fbcon/cursor_blink\n\
+                  cat /sys/class/graphics/fb0/virtual_size /sys/class/graphics/fb0/bits_per_pixel\n\
+                  i=0; while [ $i -lt 1024 ]; do printf '\\021\\042\\063\\000'; i=$((i+1)); done > /row1\n\
+                  i=0; while [ $i -lt 1024 ]; do printf '\\252\\273\\314\\000'; i=$((i+1)); done > /row2\n\
+                  cat /row1 /row2 > /rows; i=0\n\
+                  while [ $i -lt 192 ]; do cat /rows; i=$((i+1)); done > /half\n\
+                  dd if=/half of=/dev/fb0 bs=4096 seek=384 2>/dev/null && echo drawn\n\
+                  read line; poweroff -f\n";
+    let linux = match Linux::with_modules(&["hv_vmbus", "hyperv_fb"], script) {
+        Ok(linux) => linux,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    let mut vm = hyperv(&linux).args(["--gfx", "--vnc-port", "0"]).start();
+    let address = vnc_address(&mut vm);
+    vm.wait_for("drawn");
+    let mut viewer = Viewer::connect(&address);
+    assert_eq!(viewer.size, (1024, 768));
+    let picture = viewer.picture();
+    for (y, row) in picture.chunks_exact(1024).enumerate().skip(384) {
+        let expected = if y % 2 == 0 { 0x33_2211 } else { 0xCC_BBAA };
+        assert!(
+            row.iter().all(|&pixel| pixel == expected),
+            "row {y}: {:#x}",
+            row[0]
+        );
+    }
+    vm.send(b"\n");
+    assert_eq!(vm.wait_for_exit().code, 0);
+}
+
+#[test]
+fn linux_uses_the_tpm_through_its_acpi_table() {
+    const NAME: &str = "linux_uses_the_tpm_through_its_acpi_table";
+    let script = "echo version=$(cat /sys/class/tpm/tpm0/tpm_version_major)\n\
+                  echo pcr0=$(cat /sys/class/tpm/tpm0/pcr-sha256/0)\n\
+                  exec 3<>/dev/tpm0\nprintf '\\200\\001\\000\\000\\000\\014\\000\\000\\001\\173\\000\\010' >&3\n\
+                  echo random=$(dd bs=4096 count=1 <&3 2>/dev/null | od -An -tx1 | tr -d ' \\n')\npoweroff -f\n";
+    let linux = match Linux::with(script) {
+        Ok(linux) => linux,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    let swtpm = match programs::Swtpm::start() {
+        Ok(swtpm) => swtpm,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    let ended = hyperv(&linux)
+        .args(["--tpm".into(), swtpm.socket().into_os_string()])
+        .run();
+    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
+    let zeros = format!("pcr0={}", "0".repeat(64));
+    for expected in ["version=2", zeros.as_str(), "random=80010000001400000000"] {
+        assert!(ended.stdout.contains(expected), "{expected}\n{}", ended.stdout);
+    }
+}
+
+/// Its daemon is a shell script here: it registers, takes what it is told and answers with one pair.
+#[test]
+fn host_and_guest_exchange_key_value_pairs() {
+    const NAME: &str = "host_and_guest_exchange_key_value_pairs";
+    // A message has 7430 bytes: operation, pool, 2 bytes, then the index and the pair; an answer begins with an
+    // error code. After the pair there are no more.
+    let script = "while [ ! -e /dev/vmbus/hv_kvp ]; do sleep 0.1; done\n\
+                  pad() { cat; dd if=/dev/zero bs=$1 count=1 2>/dev/null; }\n\
+                  exec 3<>/dev/vmbus/hv_kvp\n\
+                  printf '\\144' | pad 7429 | dd bs=7430 iflag=fullblock 2>/dev/null >&3\n\
+                  echo registered\n\
+                  while dd bs=7430 count=1 <&3 2>/dev/null >/message; do\n\
+                  operation=$(od -An -tu1 -N1 /message | tr -d ' ')\n\
+                  [ -n \"$operation\" ] || continue\n\
+                  index=$(od -An -tu4 -j4 -N4 /message | tr -d ' ')\n\
+                  case $operation in\n\
+                  1) echo told: $(dd if=/message bs=1 skip=16 count=64 2>/dev/null | tr -d '\\000');\n\
+                  cp /message /answer; printf '\\000\\000\\000\\000' | dd of=/answer conv=notrunc 2>/dev/null;;\n\
+                  3) if [ $index = 0 ]; then cp /message /answer\n\
+                  printf '\\000\\000\\000\\000' | dd of=/answer conv=notrunc 2>/dev/null\n\
+                  printf '\\001\\000\\000\\000\\007\\000\\000\\000\\007\\000\\000\\000OSName\\000' | dd of=/answer bs=1 seek=8 conv=notrunc 2>/dev/null\n\
+                  printf 'Debian\\000' | dd of=/answer bs=1 seek=532 conv=notrunc 2>/dev/null\n\
+                  else cp /message /answer; printf '\\003\\001\\007\\200' | dd of=/answer conv=notrunc 2>/dev/null; echo no more; fi;;\n\
+                  *) echo operation $operation; cp /message /answer; continue;;\n\
+                  esac\n\
+                  dd if=/answer bs=7430 2>/dev/null >&3\ndone\n";
+    let linux = match Linux::with_modules(&["hv_vmbus", "hv_utils"], script) {
+        Ok(linux) => linux,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    let mut vm = hyperv(&linux).start();
+    vm.wait_for("told: VirtualMachineName");
+    vm.wait_for("no more");
+    vm.send(b"\x11inspect\n");
+    vm.wait_for_err("told true OSName=\"Debian\"");
+    vm.send(b"quit\n");
+    assert_eq!(vm.wait_for_exit().code, 0);
+}
