@@ -10,6 +10,7 @@ use launch_digest::{
 };
 use launch_plan::{Isolation, LaunchPlan};
 use serde::Serialize;
+use std::io::Write;
 use std::path::PathBuf;
 use vm_loaders::igvm::{File, MappedFile};
 
@@ -125,7 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     if args.json {
         crate::output::json(&records)?;
     } else {
-        records.iter().for_each(print);
+        crate::output::stdout(|out| records.iter().try_for_each(|record| write(out, record)))?;
     }
     opened::finish(&mapped, Outcome::Fine)
 }
@@ -232,20 +233,22 @@ fn other_profiles(
     Ok(out)
 }
 
-fn print(record: &Record) {
+fn write(out: &mut impl Write, record: &Record) -> std::io::Result<()> {
     for step in &record.trace {
-        println!("{}  {} ({})", step.digest, step.step, step.origin);
+        writeln!(out, "{}  {} ({})", step.digest, step.step, step.origin)?;
     }
     let vps = if record.vp_count == 1 { "vp" } else { "vps" };
-    println!(
+    writeln!(
+        out,
         "{} {} ({}, {} {vps})",
         record.digest, record.platform, record.profile, record.vp_count
-    );
+    )?;
     for warning in &record.warnings {
-        println!("  warning: {warning}");
+        writeln!(out, "  warning: {warning}")?;
     }
     for other in &record.other_profiles {
-        println!("  {} reads it differently: {}", other.profile, other.digest);
-        println!("    {}", other.first_difference);
+        writeln!(out, "  {} reads it differently: {}", other.profile, other.digest)?;
+        writeln!(out, "    {}", other.first_difference)?;
     }
+    Ok(())
 }

@@ -117,7 +117,7 @@ fn rows_without_a_published_vector_are_explained_too() {
             "a save area at another address",
             vec![plan(Isolation::Snp, Vec::new(), 0x80_A000)],
             Profile::FileOrder,
-            "save areas are measured where they stand in the file",
+            "save areas are measured at the file's addresses",
         ),
         Row(
             "zero pages",
