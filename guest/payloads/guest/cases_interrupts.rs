@@ -27,7 +27,8 @@ const VECTOR_IOAPIC: u8 = 0x61;
 /// First vector of the 8259s.
 const VECTOR_8259: u8 = 0x30;
 
-fn arrives(vector: u8, before: u32, times: u32) -> bool {
+/// Whether a vector comes so many times after `before`, with interrupts on.
+pub(crate) fn arrives(vector: u8, before: u32, times: u32) -> bool {
     cpu::enable_interrupts();
     let came = Deadline::in_ms(PATIENCE_MS).wait(|| trap::count(vector).wrapping_sub(before) >= times);
     cpu::disable_interrupts();
@@ -109,21 +110,23 @@ const IOAPIC_SELECT: u64 = 0xFEC0_0000;
 const IOAPIC_WINDOW: u64 = 0xFEC0_0010;
 /// The pin that the MADT's override gives ISA interrupt 0.
 const PIT_PIN: u32 = 2;
-const IOAPIC_MASKED: u32 = 1 << 16;
+/// A pin that sends nothing.
+pub(crate) const IOAPIC_MASKED: u32 = 1 << 16;
 
-fn set_pin(low: u32) {
+/// Sends what arrives at `pin` of the I/O APIC to this processor; `low` is the lower half of the pin's entry.
+pub(crate) fn set_pin(pin: u32, low: u32) {
     for (register, value) in [(0x11, u32::from(lapic::id()) << 24), (0x10, low)] {
-        memory::write_u32(IOAPIC_SELECT, register + 2 * PIT_PIN);
+        memory::write_u32(IOAPIC_SELECT, register + 2 * pin);
         memory::write_u32(IOAPIC_WINDOW, value);
     }
 }
 
 fn pit_ioapic() -> Outcome {
     let before = trap::count(VECTOR_IOAPIC);
-    set_pin(u32::from(VECTOR_IOAPIC));
+    set_pin(PIT_PIN, VECTOR_IOAPIC.into());
     start_pit();
     let came = arrives(VECTOR_IOAPIC, before, 1);
-    set_pin(IOAPIC_MASKED);
+    set_pin(PIT_PIN, IOAPIC_MASKED);
     expect(came, "count", trap::count(VECTOR_IOAPIC))
 }
 

@@ -2,10 +2,11 @@
 //! Cases about what other machines have too, but the test suite does not reach: interrupts of the serial
 //! port and of the real-time clock through the I/O APIC, the PIT's second timer, PM1 control, A20.
 
+use crate::cases_interrupts::{IOAPIC_MASKED, arrives, set_pin};
 use crate::{Case, Outcome, expect};
 use guest_rt::protocol::ports::{COM1, PM1A_CONTROL};
 use guest_rt::time::Deadline;
-use guest_rt::{cmos, cpu, lapic, memory, port, trap};
+use guest_rt::{cmos, lapic, port, trap};
 
 pub(crate) const CASES: &[Case] = &[
     ("pit-timer-2-through-port-61", pit_2),
@@ -19,27 +20,15 @@ pub(crate) const CASES: &[Case] = &[
 
 const PATIENCE_MS: u64 = 500;
 const VECTOR: u8 = 0x62;
-const IOAPIC_SELECT: u64 = 0xFEC0_0000;
-const IOAPIC_WINDOW: u64 = 0xFEC0_0010;
-const MASKED: u32 = 1 << 16;
-
-fn set_pin(pin: u32, low: u32) {
-    for (register, value) in [(0x11, u32::from(lapic::id()) << 24), (0x10, low)] {
-        memory::write_u32(IOAPIC_SELECT, register + 2 * pin);
-        memory::write_u32(IOAPIC_WINDOW, value);
-    }
-}
 
 /// Whether the edge of `pin` that `cause` makes arrives.
-fn arrives(pin: u32, cause: impl FnOnce()) -> bool {
+fn edge_arrives(pin: u32, cause: impl FnOnce()) -> bool {
     lapic::enable();
     let before = trap::count(VECTOR);
     set_pin(pin, VECTOR.into());
     cause();
-    cpu::enable_interrupts();
-    let came = Deadline::in_ms(PATIENCE_MS).wait(|| trap::count(VECTOR) != before);
-    cpu::disable_interrupts();
-    set_pin(pin, MASKED);
+    let came = arrives(VECTOR, before, 1);
+    set_pin(pin, IOAPIC_MASKED);
     came
 }
 
@@ -73,7 +62,7 @@ fn uart_loop() -> Outcome {
 fn uart_interrupt() -> Outcome {
     const PIN: u32 = 4;
     let modem = port::read_u8(COM1 + 4);
-    let came = arrives(PIN, || {
+    let came = edge_arrives(PIN, || {
         port::write_u8(COM1 + 4, modem | 8);
         port::write_u8(COM1 + 1, 2);
     });
@@ -94,7 +83,7 @@ fn rtc_interrupt() -> Outcome {
     const PIN: u32 = 8;
     let (a, b) = (cmos::read(0x0A), cmos::read(0x0B));
     cmos::read(0x0C);
-    let came = arrives(PIN, || {
+    let came = edge_arrives(PIN, || {
         cmos::write(0x0A, a & 0xF0 | 6);
         cmos::write(0x0B, b | 0x40);
     });
