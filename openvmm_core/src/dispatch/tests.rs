@@ -170,6 +170,7 @@ fn fake_vm(
             }),
             shutdown: Box::new(|| "asked"),
             battery: Box::new(|_| false),
+            type_line: Box::new(|_| false),
             firmware_log: Box::new(String::new),
         },
         memory,
