@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! Debian's cloud kernel exchanges data with the host over a tap interface and over sockets, compared by hash.
+//! Debian's cloud kernel exchanges data with the host over a tap interface and over sockets, compared by hash, and
+//! talks over a virtio console.
 //!
 //! Always true: traffic stays in a network namespace of the test's own. `OPENVMM_TRANSFER_MIB` asks for more than
 //! the few MiB of an ordinary run.
@@ -144,4 +145,32 @@ fn a_guest_exchanges_data_over_sockets() {
     assert_eq!(answer, "to and fro");
     assert_eq!(vm.wait_for_exit().code, 0);
     assert!(!path.exists(), "the socket goes with the VM");
+}
+
+#[test]
+fn a_guest_talks_over_a_virtio_console() {
+    const NAME: &str = "a_guest_talks_over_a_virtio_console";
+    // Raw, so that nothing is echoed.
+    let script = "stty -F /dev/hvc0 raw -echo\nexec 3<> /dev/hvc0\necho here is the guest >&3\nread line <&3\n\
+                  echo answer=$line\npoweroff -f\n";
+    let modules = [&VIRTIO_PCI[..], &["virtio_console"]].concat();
+    let linux = match Linux::with_modules(&modules, script) {
+        Ok(linux) => linux,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("console");
+    let mut vm = direct(&linux)
+        .args(["--virtio-console", &format!("listen={}", path.display())])
+        .start();
+    vm.wait_for_err("virtio-console is PCI function");
+    let mut host = UnixStream::connect(&path).unwrap();
+    let mut line = String::new();
+    BufReader::new(host.try_clone().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line.trim_end(), "here is the guest");
+    host.write_all(b"here is the host\n").unwrap();
+    vm.wait_for("answer=here is the host");
+    assert_eq!(vm.wait_for_exit().code, 0);
 }
