@@ -3,6 +3,7 @@
 
 use super::{field, launched, on_model, refused};
 use crate::images;
+use launch_plan::IdBlock;
 use std::path::Path;
 use vm_loaders::igvm::File;
 use vmm_tests::files::TestFile;
@@ -11,8 +12,14 @@ use vmm_tests::programs;
 /// `file` with an ID block, made with `options` of `igvmtool sign`.
 #[track_caller]
 pub(super) fn sign(file: &Path, options: &[&str]) -> TestFile {
+    sign_with("id-key.pem", file, options)
+}
+
+/// The same with a key of igvmtool's tests.
+#[track_caller]
+fn sign_with(key: &str, file: &Path, options: &[&str]) -> TestFile {
     let signed = TestFile::new("signed.igvm", &[]);
-    let key = programs::repository().join("igvmtool/tests/data/id-key.pem");
+    let key = programs::repository().join("igvmtool/tests/data").join(key);
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let args = [
         ["sign".to_owned(), text(file)].to_vec(),
@@ -29,6 +36,16 @@ pub(super) fn sign(file: &Path, options: &[&str]) -> TestFile {
     let out = programs::run_igvmtool(&args);
     assert!(out.status.success(), "{args:?}: {out:?}");
     signed
+}
+
+/// The ID block of the SNP plan of `file`.
+fn snp_plan_block(file: &Path) -> IdBlock {
+    let bytes = std::fs::read(file).unwrap();
+    let plan = File::read(&bytes)
+        .unwrap()
+        .plan(launch_plan::Isolation::Snp)
+        .unwrap();
+    *plan.endorsements.id_block.unwrap()
 }
 
 /// The SNP plan of `file`, changed and encoded again.
@@ -53,13 +70,28 @@ fn signed_file_is_launched_and_every_kind_of_wrong_signature_is_refused() {
     let message = refused(&on_model("snp", signed.path()).args(["-p", "3"]));
     assert!(message.contains("BAD_MEASUREMENT"), "{message}");
     assert!(message.contains("signed for its 2 contexts"), "{message}");
-    // Another key.
+    // The same block signed with another key, under the name of the first.
+    let another = sign_with("other-id-key.pem", file.path(), &[]);
     let other_key = change(signed.path(), |plan| {
+        let theirs = snp_plan_block(another.path());
+        plan.endorsements.id_block.as_mut().unwrap().id_signature = theirs.id_signature;
+    });
+    let message = refused(&vm(&other_key));
+    assert!(
+        message.contains("the signature of the id block does not verify with its key; the firmware would answer BAD_SIGNATURE"),
+        "{message}"
+    );
+    launched(&vm(&another));
+    // A key that is none.
+    let no_key = change(signed.path(), |plan| {
         let block = plan.endorsements.id_block.as_mut().unwrap();
         std::mem::swap(&mut block.id_key.qx, &mut block.id_key.qy);
     });
-    let message = refused(&vm(&other_key));
-    assert!(message.contains("is not a point on curve p-384"), "{message}");
+    let message = refused(&vm(&no_key));
+    assert!(
+        message.contains("the id key is not a point on curve p-384; the firmware would answer INVALID_PARAM"),
+        "{message}"
+    );
     let other_signature = change(signed.path(), |plan| {
         plan.endorsements.id_block.as_mut().unwrap().id_signature.r[0] ^= 1;
     });

@@ -7,7 +7,7 @@ use launch_plan::{
     PlatformFacts, VpContext, VpState,
 };
 use std::path::Path;
-use vm_loaders::ovmf::{self, ResetVp, WrapOptions, reset_save_area};
+use vm_loaders::ovmf::{ResetVp, reset_save_area};
 use vmm_tests::files::TestFile;
 use vmm_tests::programs;
 use x86defs::vmsa::KVM_VMSA_GPA;
@@ -145,6 +145,17 @@ pub(super) fn context_first() -> TestFile {
     TestFile::new("first.igvm", &images::igvm(&[b.finish()]))
 }
 
+/// An attestation report (version 2) of a guest with a digest in hex and a policy.
+pub(super) fn report(digest: &str, policy: u64) -> Vec<u8> {
+    let mut report = vec![0; 0x4A0];
+    report[0] = 2;
+    report[8..16].copy_from_slice(&policy.to_le_bytes());
+    for (at, byte) in report[0x90..0xC0].iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digest[2 * at..2 * at + 2], 16).unwrap();
+    }
+    report
+}
+
 /// OVMF for some platforms, made by `igvmtool wrap`; `None` where the firmware is not installed.
 pub(super) fn wrapped_ovmf(platforms: &[&str], vps: u32) -> Option<TestFile> {
     if !Path::new(OVMF).exists() {
@@ -166,30 +177,4 @@ pub(super) fn wrapped_ovmf(platforms: &[&str], vps: u32) -> Option<TestFile> {
     let out = programs::run_igvmtool(args);
     assert!(out.status.success(), "{out:?}");
     Some(file)
-}
-
-/// OVMF for every platform of an AMD host and TDX in one file; `None` where the firmware is not installed.
-pub(super) fn ovmf_of_five_platforms(vps: u32) -> Option<TestFile> {
-    let image = std::fs::read(OVMF).ok()?;
-    let platforms = [
-        Isolation::Native,
-        Isolation::Sev,
-        Isolation::SevEs,
-        Isolation::Snp,
-    ];
-    let mut plans: Vec<LaunchPlan<'_>> = platforms
-        .iter()
-        .map(|&isolation| ovmf::plan(&image, &WrapOptions::new(isolation, vps)).unwrap())
-        .collect();
-    let mut tdx = PlanBuilder::new(PlatformFacts::new(Isolation::Tdx, Arch::X64));
-    let firmware = Import {
-        gpa: (1 << 32) - image.len() as u64,
-        len: image.len() as u64,
-        large: false,
-        kind: PageKind::Measured,
-        contents: Contents::borrowed(&image),
-    };
-    tdx.import(firmware, HERE).unwrap();
-    plans.push(tdx.finish());
-    Some(TestFile::new("five.igvm", &images::igvm(&plans)))
 }

@@ -3,7 +3,8 @@
 
 use super::{PLATFORMS, field, files, launched, measured, on_model, on_model_with, refused};
 use launch_plan::Isolation;
-use vmm_tests::{Vm, skip};
+use vmm_tests::files::TestFile;
+use vmm_tests::{Vm, programs, skip};
 use x86defs::vmsa::{VMSA_FIELDS, offset};
 
 const ENCRYPTED: [Isolation; 2] = [Isolation::SevEs, Isolation::Snp];
@@ -180,32 +181,69 @@ fn values_given_for_comparison_are_compared() {
 
 #[test]
 fn a_changed_byte_or_gpa_changes_the_digest_of_the_launch() {
-    let digest = |file: &vmm_tests::files::TestFile| {
+    let digest = |file: &TestFile| {
         let ended = launched(&on_model("snp", file.path()));
         let digest = field(&ended.stdout, "digest of the platform").to_owned();
         assert_eq!(digest, measured(file.path(), "snp", 1));
         digest
     };
-    let digests = [
-        digest(&files::pages(&[(0x10_0000, 1), (0x20_0000, 2)])),
-        digest(&files::pages(&[(0x10_0000, 1), (0x20_0000, 3)])),
-        digest(&files::pages(&[(0x10_0000, 1), (0x20_1000, 2)])),
-        digest(&files::pages(&[(0x20_0000, 2), (0x10_0000, 1)])),
-    ];
-    for (i, one) in digests.iter().enumerate() {
-        assert!(digests[i + 1..].iter().all(|other| other != one), "{digests:?}");
+    let good = files::pages(&[(0x10_0000, 1), (0x20_0000, 2)]);
+    let expected = digest(&good);
+    let report = good.beside("report.bin");
+    std::fs::write(&report, files::report(&expected, 0x3_0000)).unwrap();
+    assert_eq!(
+        verified(&good, &["--report", report.to_str().unwrap()]),
+        (0, good_line(&good))
+    );
+    // A byte of the second range; its address; the order of both. Each range has two pages.
+    for (pages, step) in [
+        (
+            [(0x10_0000, 1), (0x20_0000, 3)],
+            "step 2: page 0x200000 normal (header",
+        ),
+        (
+            [(0x10_0000, 1), (0x20_1000, 2)],
+            "step 2: page 0x201000 normal (header",
+        ),
+        (
+            [(0x20_0000, 2), (0x10_0000, 1)],
+            "step 0: page 0x200000 normal (header",
+        ),
+    ] {
+        let tampered = files::pages(&pages);
+        assert_ne!(digest(&tampered), expected, "{pages:x?}");
+        let known = ["--against", good.path().to_str().unwrap()];
+        let with_report = [&["--report", report.to_str().unwrap()], &known[..]].concat();
+        for options in [&known[..], &with_report] {
+            let (code, text) = verified(&tampered, options);
+            assert_eq!(code, 1, "{text}");
+            assert!(text.contains(&format!("first difference: {step}")), "{text}");
+        }
     }
+}
+
+/// `igvmtool verify FILE OPTIONS`: exit code and output.
+fn verified(file: &TestFile, options: &[&str]) -> (i32, String) {
+    let args = [&["verify", file.path().to_str().unwrap()], options].concat();
+    let out = programs::run_igvmtool(&args);
+    (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap())
+}
+
+/// What `verify` says of a file that matches.
+fn good_line(file: &TestFile) -> String {
+    format!("{}: matches\n", file.path().display())
 }
 
 #[test]
 fn one_file_of_five_platforms_is_launched_as_each_of_them() {
     let name = "one_file_of_five_platforms_is_launched_as_each_of_them";
-    let Some(file) = files::ovmf_of_five_platforms(4) else {
+    let Some(file) = files::wrapped_ovmf(&["native", "sev", "sev-es", "sev-snp", "tdx"], 4) else {
         return skip(name, "OVMF.fd is not installed");
     };
     for isolation in PLATFORMS {
         launches_as_measured(isolation, file.path(), 4);
     }
+    // Native runs to its shell in `boots`, which takes longer.
     let shown = Vm::without_backend()
         .typed_igvm("ovmf", file.path())
         .args(["--dry-run", "-m", "64M", "-p", "4"])

@@ -250,6 +250,12 @@ fn launches(platform: Isolation) {
                     assert!(message.contains(&text), "{message}");
                 }
                 assert!(message.contains("file offset 0x"), "{message}");
+                if row.directive == Directive::VpContext {
+                    // Valid in a file all the same: only the launch is refused.
+                    let checked =
+                        vmm_tests::programs::run_igvmtool(["check".as_ref(), file.path().as_os_str()]);
+                    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+                }
             }
         }
     }
