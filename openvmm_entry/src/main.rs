@@ -1,33 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! The `openvmm` binary: boots a guest from an IGVM file, Microsoft's UEFI or a Linux kernel.
-//!
-//! Always true: a command line that cannot be carried out exits with 2, any other failure with 1, each
-//! with one line that holds the whole chain of causes; otherwise the exit code is what the guest's end
-//! and the end actions say. Not here: how a VM is built and run (`openvmm_core`).
+//! The `openvmm` binary.
 #![forbid(unsafe_code)]
 
-mod backends;
-mod cli;
-mod config;
-mod console;
-mod gdb;
-mod logging;
-mod run;
-mod serial;
-mod signals;
-mod terminal;
-
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    logging::init();
-    match config::from_cli(cli, &|name| std::env::var_os(name)).and_then(run::run) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("openvmm: {error:#}");
-            ExitCode::from(if error.is::<config::UsageError>() { 2 } else { 1 })
-        }
-    }
+    openvmm_entry::main()
 }
