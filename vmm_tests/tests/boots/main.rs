@@ -11,7 +11,6 @@ mod deterministic;
 mod disks;
 mod guests;
 mod hyperv;
-mod linux;
 mod hyperv_console;
 mod linux;
 mod ovmf;
