@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Developer flows: `cargo xtask run|test|ci|soak|bench|fuzz|check-deps|docs|build-igvm`.
+//! Developer flows: `cargo xtask run|test|ci|soak|bench|fuzz|check-deps|docs|guest-disk|build-igvm`.
 //!
 //! Always true: every command works on a fresh clone without anything set up by hand, prints the
 //! commands that it runs, and leaves its output under `out/` or the target directory. What `ci` runs is
@@ -14,6 +14,7 @@ mod ci;
 mod command;
 mod debian;
 mod docs;
+mod guest_disk;
 mod laws;
 mod run;
 mod soak;
@@ -51,6 +52,8 @@ enum Flow {
     CheckDeps,
     /// Writes manual pages, shell completions and the guide to out/docs.
     Docs,
+    /// Makes a disk that UEFI firmware boots, and prints the `openvmm` lines for it.
+    GuestDisk(guest_disk::Args),
     /// Builds an IGVM file from a manifest and prints the `openvmm` line that boots it.
     BuildIgvm(build_igvm::Args),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Flow::Bench(args) => bench::run(&args),
         Flow::CheckDeps => check::run(),
         Flow::Docs => docs::run(),
+        Flow::GuestDisk(args) => guest_disk::run(&args),
         Flow::BuildIgvm(args) => build_igvm::run(&args).map(drop),
     };
     match result {

@@ -76,8 +76,18 @@ pub fn hv_firmware_with(list: &[Write<'_>]) -> Vec<u8> {
     let mut firmware = hv_firmware();
     let mut bytes = writes::MAGIC.to_vec();
     for write in list {
-        let name: Vec<u8> = write.name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
-        for number in [write.status, write.attributes, name.len() as u32, write.data.len() as u32] {
+        let name: Vec<u8> = write
+            .name
+            .encode_utf16()
+            .chain([0])
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        for number in [
+            write.status,
+            write.attributes,
+            name.len() as u32,
+            write.data.len() as u32,
+        ] {
             bytes.extend(number.to_le_bytes());
         }
         bytes.extend(write.vendor);

@@ -9,6 +9,7 @@
 mod clock;
 mod deterministic;
 mod disks;
+mod efi_disk;
 mod guests;
 mod hyperv;
 mod hyperv_console;

@@ -199,6 +199,26 @@ const TABLE: &[(&str, i32, &str)] = &[
         "openvmm: --disable-frontpage is a setting of Microsoft's UEFI; boot it with --uefi or --igvm type=uefi,path=FILE, or drop --disable-frontpage",
     ),
     (
+        "--igvm x.bin --no-vmbus",
+        2,
+        "openvmm: --no-vmbus takes VMBus from the Hyper-V machine, and this guest gets another one; drop --no-vmbus",
+    ),
+    (
+        "--igvm type=uefi,path=x.bin --secure-boot --uefi-debug",
+        2,
+        "openvmm: --secure-boot cannot be combined with --uefi-debug: the firmware stops itself when it finds both; drop one of them",
+    ),
+    (
+        "--igvm type=uefi,path=x.bin --secure-boot-template windows",
+        2,
+        "openvmm: --secure-boot-template takes a file here, because no certificates are part of this program; name a variable store such as /usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+    ),
+    (
+        "--igvm x.bin --secure-boot",
+        2,
+        "openvmm: --secure-boot is a setting of Microsoft's UEFI; boot it with --uefi or --igvm type=uefi,path=FILE, or drop --secure-boot",
+    ),
+    (
         "--igvm-personality uefi",
         2,
         "openvmm: --igvm-personality says what is in an igvm file; add --igvm FILE",

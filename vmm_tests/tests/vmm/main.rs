@@ -10,6 +10,7 @@ mod build;
 mod command_lines;
 mod conformance;
 mod console;
+mod firmware_stops;
 mod guide;
 mod hyperv;
 mod images;
