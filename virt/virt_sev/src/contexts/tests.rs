@@ -75,6 +75,26 @@ fn every_byte_outside_the_list_is_refused_by_its_fields_name_on_bsp_and_ap() {
     }
 }
 
+/// QEMU's documented list (docs/system/igvm.rst), in its words where ours differ, and SEV_FEATURES.
+#[test]
+fn what_a_save_area_may_set_is_qemus_list_and_the_features() {
+    let mut list: Vec<&str> =
+        "RAX RCX RDX RBX RBP RSI RDI R8 R9 R10 R11 R12 R13 R14 R15 RSP RIP CS DS ES FS GS SS CR0 CR3 CR4 \
+                               XCR0 EFER G_PAT GDTR IDTR LDTR TR DR6 DR7 RFLAGS X87_FCW MXCSR SEV_FEATURES"
+            .split_whitespace()
+            .collect();
+    let mut settable: Vec<&str> = VMSA_FIELDS
+        .iter()
+        .filter(|field| field.settable)
+        .map(|field| field.name)
+        .collect();
+    list.sort_unstable();
+    settable.sort_unstable();
+    assert_eq!(settable, list);
+    let bytes: usize = VMSA_FIELDS.iter().map(|field| field.size).sum();
+    assert_eq!(bytes, VMSA_SIZE, "every byte belongs to a field");
+}
+
 #[test]
 fn all_fields_are_named_not_the_first() {
     let mut page = sound(Platform::Snp);
