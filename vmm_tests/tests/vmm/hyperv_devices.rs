@@ -2,7 +2,7 @@
 //! What a Hyper-V generation 2 machine has only when it is asked for it, driven by a guest: watchdogs,
 //! generation id, battery, TPM.
 
-use vmm_tests::{Backend, Vm, VmBuilder, files, on_every_backend, programs, skip};
+use vmm_tests::{Backend, Report, Vm, VmBuilder, files, on_every_backend, programs, skip};
 
 /// `hv_devices` in a machine with `options`; where that can be, with time that skips what nobody waits for.
 fn devices(backend: Backend, options: &[&str]) -> (VmBuilder, files::TestFile) {
@@ -35,10 +35,12 @@ on_every_backend! {
     fn a_battery_that_changes_is_an_event_for_the_guest(backend) {
         let (vm, _file) = devices(backend, &["--battery"]);
         let mut vm = vm.start();
-        vm.wait_for("waiting for a change");
+        let mut text = vm.wait_for("waiting for a change");
         vm.send(b"\x11battery 40\n");
         vm.wait_for_err("the guest was told");
-        let report = vm.report();
+        text += &vm.wait_for("done: ");
+        text += &vm.wait_for("\n");
+        let report = Report::parse(&text).expect("a report");
         report.assert_all_ok();
         assert!(report.holds("battery-event"));
         assert_eq!(report.infos.last().unwrap().1, "state 1 rate 0xffffffff holds 2000 mains 0");
