@@ -28,10 +28,12 @@ fn write_to(mut command: Command, folder: &std::path::Path) -> Result<()> {
     let (man, completions) = (folder.join("man"), folder.join("completions"));
     std::fs::create_dir_all(&man)?;
     std::fs::create_dir_all(&completions)?;
+    // A page for "help inspect" beside that for "inspect" would say nothing new. Completions, which offer
+    // it, add it to the definition.
+    clap_mangen::generate_to(command.clone().disable_help_subcommand(true), man)?;
     let name = command.get_name().to_owned();
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut command, &name, &completions)?;
     }
-    // A page for "help inspect" beside that for "inspect" would say nothing new.
-    clap_mangen::generate_to(command.disable_help_subcommand(true), man)
+    Ok(())
 }
