@@ -43,7 +43,8 @@ pub(crate) struct Vmbus {
 /// (msvm-machine section 7).
 pub(crate) fn frame_buffer(config: &Config, layout: &MemoryLayout) -> Option<GpaRange> {
     let gfx = config.vmbus.as_ref().and_then(|vmbus| vmbus.gfx);
-    gfx.map(|_| GpaRange::new(layout.low_mmio.gpa, u64::from(video::MEGABYTES) << 20))
+    gfx.filter(|gfx| !gfx.own_memory)
+        .map(|_| GpaRange::new(layout.low_mmio.gpa, u64::from(video::MEGABYTES) << 20))
 }
 
 /// Adds the bus to `machine`.
@@ -74,9 +75,14 @@ pub(crate) fn add(
         nics.push(nic);
     }
     let (screen, keys, channel) = (Screen::default(), Keys::default(), devices.len());
-    if config.gfx.is_some() {
+    if let Some(gfx) = &config.gfx {
+        let megabytes = if gfx.own_memory {
+            video::OWN_MEGABYTES
+        } else {
+            video::MEGABYTES
+        };
         devices.push(Box::new(Keyboard::new(keys.clone())));
-        devices.push(Box::new(Video::new(screen.clone())));
+        devices.push(Box::new(Video::new(screen.clone(), megabytes)));
     }
     let time = (world.clock.clone(), &world.timers);
     let bus = VmBus::new(hyperv, ram.clone(), time, devices);

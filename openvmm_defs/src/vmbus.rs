@@ -19,4 +19,7 @@ pub struct VmbusConfig {
 pub struct GfxConfig {
     /// The loopback port of the VNC server; 0 is any that is free.
     pub vnc_port: u16,
+    /// The guest has no firmware that puts the picture into the gap below 4 GiB: its driver takes one block of
+    /// the guest's own memory.
+    pub own_memory: bool,
 }

@@ -125,7 +125,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
     let isolated = cli.machine.isolation.kind != IsolationRequest::None;
     let hyperv = hv_kernel || machine(&load) == Machine::HyperV;
     let vmbus = (hyperv && !isolated && !cli.machine.no_vmbus)
-        .then(|| devices::vmbus(&mut devices, cli.machine.deterministic.is_some()))
+        .then(|| devices::vmbus(&mut devices, cli.machine.deterministic.is_some(), hv_kernel))
         .transpose()
         .map_err(UsageError)?;
     let mut pci = devices::pci(devices, cli.machine.deterministic.is_some()).map_err(UsageError)?;

@@ -16,6 +16,8 @@ use uuid::uuid;
 
 /// Megabytes of address space that a guest may put its picture in.
 pub const MEGABYTES: u16 = 8;
+/// The same for a driver that takes one block of the guest's own memory: Linux makes none that is larger.
+pub const OWN_MEGABYTES: u16 = 4;
 /// Pixels of the largest picture.
 const MOST_PIXELS: u64 = (MEGABYTES as u64) << 18;
 /// Bytes of a pixel; other depths are not shown.
@@ -89,13 +91,18 @@ impl Screen {
 #[derive(Debug)]
 pub struct Video {
     screen: Screen,
+    megabytes: u16,
     gpa: Option<u64>,
 }
 
 impl Video {
-    /// An adapter whose picture is on `screen`.
-    pub fn new(screen: Screen) -> Self {
-        Self { screen, gpa: None }
+    /// An adapter whose picture is on `screen`; a guest is told to have `megabytes` for it.
+    pub fn new(screen: Screen, megabytes: u16) -> Self {
+        Self {
+            screen,
+            megabytes,
+            gpa: None,
+        }
     }
 
     fn version(data: &[u8]) -> Option<Vec<u8>> {
@@ -212,7 +219,7 @@ impl ChannelDevice for Video {
         Offer {
             interface: uuid!("da0a7802-e377-4aac-8e77-0558eb1073f8"),
             instance: uuid!("5620e0c7-8062-4dce-aeb7-520c7ef76171"),
-            mmio_megabytes: MEGABYTES,
+            mmio_megabytes: self.megabytes,
             pipe: true,
         }
     }

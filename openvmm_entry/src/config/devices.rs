@@ -9,8 +9,13 @@ use openvmm_defs::{
     DiskConfig, GfxConfig, PciConfig, PciDeviceConfig, PciDeviceKind, SerialBackend, TapConfig, VmbusConfig,
 };
 
-/// VMBus, which takes the disks that name no other controller, and the network interfaces.
-pub(super) fn vmbus(args: &mut DeviceArgs, deterministic: bool) -> Result<VmbusConfig, String> {
+/// VMBus, which takes the disks that name no other controller, and the network interfaces; a kernel without
+/// UEFI has the picture of its screen in its `own_memory`.
+pub(super) fn vmbus(
+    args: &mut DeviceArgs,
+    deterministic: bool,
+    own_memory: bool,
+) -> Result<VmbusConfig, String> {
     let (scsi, others) = std::mem::take(&mut args.disk)
         .into_iter()
         .partition(|disk| disk.on.is_none() && disk.root_complex.is_none());
@@ -23,7 +28,7 @@ pub(super) fn vmbus(args: &mut DeviceArgs, deterministic: bool) -> Result<VmbusC
     }
     let vnc_port = args.vnc_port;
     Ok(VmbusConfig {
-        gfx: args.gfx.then_some(GfxConfig { vnc_port }),
+        gfx: args.gfx.then_some(GfxConfig { vnc_port, own_memory }),
         scsi: scsi.collect(),
         nics,
     })
