@@ -13,7 +13,7 @@ use tpm::{Crb, Swtpm};
 /// Adds a TPM that swtpm works behind to `machine`.
 pub(crate) fn add(machine: &mut Composition, socket: &Path, memory: DmaMemory) -> anyhow::Result<()> {
     let swtpm = Swtpm::connect(socket).context("--tpm")?;
-    let (registers, ports) = Crb::new(swtpm, memory).context("cannot start the tpm's thread")?;
+    let (registers, ports) = Crb::start(swtpm, memory).context("cannot start the tpm's thread")?;
     machine.mmio_device("tpm", tpm::MMIO, tpm::LEN, registers)?;
     machine.port_device("tpm_ports", tpm::PORTS, PortWidth::Any, ports)?;
     Ok(())

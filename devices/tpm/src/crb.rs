@@ -113,13 +113,7 @@ impl State {
             register::LOCALITY_STATE => VALID | if self.assigned { ASSIGNED } else { 0 },
             register::LOCALITY_STATUS => self.assigned.into(),
             register::INTERFACE_ID => INTERFACE,
-            register::STATUS => {
-                if self.fatal {
-                    FATAL
-                } else {
-                    0
-                }
-            }
+            register::STATUS if self.fatal => FATAL,
             register::START => self.start.into(),
             register::COMMAND_SIZE | register::RESPONSE_SIZE => size as u32,
             register::COMMAND_LOW => command as u32,
@@ -166,8 +160,8 @@ enum Failure {
 }
 
 impl Crb {
-    /// A TPM after power on, as the devices that it is on the bus.
-    pub fn new(tpm: Swtpm, memory: DmaMemory) -> std::io::Result<(TpmRegisters, TpmPorts)> {
+    /// Starts a TPM as after power on; gives the devices that it is on the bus.
+    pub fn start(tpm: Swtpm, memory: DmaMemory) -> std::io::Result<(TpmRegisters, TpmPorts)> {
         let crb = Arc::new(Self {
             memory,
             tpm: Mutex::new(tpm),

@@ -43,7 +43,7 @@ fn rig(answers: Vec<Vec<u8>>) -> Rig {
         }
     });
     let ram = GuestMemory::allocate(&[(0, 0x10_000)]).unwrap();
-    let (registers, ports) = Crb::new(Swtpm::from_parts(control, data), ram.dma()).unwrap();
+    let (registers, ports) = Crb::start(Swtpm::from_parts(control, data), ram.dma()).unwrap();
     Rig {
         registers,
         ports,

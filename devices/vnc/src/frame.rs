@@ -81,7 +81,7 @@ impl Frame {
                 }
                 match parts.last_mut() {
                     Some(last) if last.y == tile.y && last.x + last.width == tile.x => {
-                        last.width += tile.width
+                        last.width += tile.width;
                     }
                     _ => parts.push(tile),
                 }

@@ -23,7 +23,7 @@ fn server(frame: &Arc<Mutex<Frame>>) -> (Server, Keys) {
 }
 
 fn screen(width: u16, height: u16) -> Arc<Mutex<Frame>> {
-    let pixels = (0..u32::from(width) * u32::from(height)).map(|i| i * 3 & 0xFF_FFFF);
+    let pixels = (0..u32::from(width) * u32::from(height)).map(|i| (i * 3) & 0xFF_FFFF);
     Arc::new(Mutex::new(Frame::new(width, height, pixels.collect()).unwrap()))
 }
 
