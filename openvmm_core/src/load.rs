@@ -49,6 +49,7 @@ pub(crate) struct Decision<'f> {
 }
 
 /// A plan, and the memory that it needs beyond the layout's RAM.
+#[derive(Clone)]
 pub(crate) struct Loaded<'f> {
     pub(crate) plan: LaunchPlan<'f>,
     /// RAM of their own for pages outside the layout's RAM.
@@ -165,7 +166,7 @@ pub(crate) fn plan<'f>(
     config: &'f Config,
     files: &'f Files,
     decision: Decision<'f>,
-    layout: &'f MemoryLayout,
+    layout: &MemoryLayout,
     notes: &mut Notes,
 ) -> anyhow::Result<Loaded<'f>> {
     let mut plan = match (decision.plan, &config.load, files) {

@@ -46,8 +46,7 @@ pub(crate) fn add(
 ) -> anyhow::Result<UefiDevices> {
     let bios = add_bios(machine, config, settings, world, memory)?;
     if settings.watchdog {
-        let device =
-            world.timed(|timer| GuestWatchdog::new(world.clock.clone(), timer, world.power.clone()));
+        let device = world.timed(|timer| GuestWatchdog::new(world.clock.clone(), timer, world.power.clone()));
         let ports = GUEST_WATCHDOG_PORTS;
         machine
             .builder

@@ -87,19 +87,8 @@ pub fn dry_run(
     let mut notes = Notes::quiet();
     let mut timings = Timings::start();
     let files = Files::open(&config.load)?;
-    let decision = load::decide(config, &files, &mut notes)?;
-    let layout = layout::resolve(config, decision.machine, limits)?;
-    let payload = decision.payload.clone();
-    let loaded = load::plan(config, &files, decision, &layout, &mut notes)?;
+    let mut launcher = Launcher::plan(config, &files, limits, entropy, &mut notes)?;
     timings.stage("plan");
-    let mut launcher = Launcher {
-        config,
-        layout: &layout,
-        payload: &payload,
-        files: &files,
-        loaded: &loaded,
-        entropy,
-    };
     let mut text = String::new();
     launcher.bind(notes.lines(), |_, seen| {
         timings.stage("bind");
@@ -121,19 +110,18 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
     let mut notes = Notes::logged();
     let mut timings = Timings::start();
     let files = Files::open(&config.load)?;
-    let decision = load::decide(&config, &files, &mut notes)?;
-    let layout = layout::resolve(&config, decision.machine, hypervisor.capabilities().into())?;
-    let payload = decision.payload.clone();
-    let loaded = load::plan(&config, &files, decision, &layout, &mut notes)?;
+    let limits = hypervisor.capabilities().into();
+    let mut launcher = Launcher::plan(&config, &files, limits, entropy, &mut notes)?;
     timings.stage("plan");
-    let frame_buffer = vmbus_devices::frame_buffer(&config, &layout);
-    let memory = allocate(&layout, &[&loaded.extra_ram[..], frame_buffer.as_slice()].concat())?;
+    let (layout, loaded) = (&launcher.layout, &launcher.loaded);
+    let frame_buffer = vmbus_devices::frame_buffer(&config, layout);
+    let memory = allocate(layout, &[&loaded.extra_ram[..], frame_buffer.as_slice()].concat())?;
     let mut parts = Parts::build(
         MachineSource {
             config: &config,
-            layout: &layout,
+            layout,
             files: &files,
-            uefi: match &payload {
+            uefi: match &launcher.payload {
                 Payload::Uefi(settings) => Some(settings),
                 Payload::Parameters => None,
             },
@@ -144,14 +132,7 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
         &*hypervisor,
     )?;
     timings.stage("partition");
-    let mut launcher = Launcher {
-        config: &config,
-        layout: &layout,
-        payload: &payload,
-        files: &files,
-        loaded: &loaded,
-        entropy,
-    };
+    let error_ranges = loaded.error_ranges.clone();
     let mut launched = serde_json::Value::Null;
     launcher.launch(&mut *parts.partition, notes.lines(), |seen| {
         seen.bound
@@ -162,7 +143,6 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
         launched = seen.json(&timings);
         write_report(report.as_deref(), &launched)
     })?;
-    let error_ranges = loaded.error_ranges.clone();
     let kept: Vec<_> = error_ranges.iter().map(|r| (r.gpa, r.len)).collect();
     let relaunch = {
         let memory = memory.clone();
@@ -191,14 +171,36 @@ fn allocate(layout: &MemoryLayout, extra: &[GpaRange]) -> anyhow::Result<GuestMe
 /// Everything that a launch needs, the first time and at each reset.
 struct Launcher<'v> {
     config: &'v Config,
-    layout: &'v MemoryLayout,
-    payload: &'v Payload,
     files: &'v Files,
-    loaded: &'v Loaded<'v>,
+    layout: MemoryLayout,
+    payload: Payload,
+    loaded: Loaded<'v>,
     entropy: EntropySource,
 }
 
-impl Launcher<'_> {
+impl<'v> Launcher<'v> {
+    /// Decides what the files are, lays out the machine for it, and plans the launch.
+    fn plan(
+        config: &'v Config,
+        files: &'v Files,
+        limits: HostLimits,
+        entropy: EntropySource,
+        notes: &mut Notes,
+    ) -> anyhow::Result<Self> {
+        let decision = load::decide(config, files, notes)?;
+        let layout = layout::resolve(config, decision.machine, limits)?;
+        let payload = decision.payload.clone();
+        let loaded = load::plan(config, files, decision, &layout, notes)?;
+        Ok(Self {
+            config,
+            files,
+            layout,
+            payload,
+            loaded,
+            entropy,
+        })
+    }
+
     /// Collects the host's values, binds the plan and gives both to `then`.
     fn bind(
         &mut self,
@@ -207,15 +209,15 @@ impl Launcher<'_> {
     ) -> anyhow::Result<()> {
         let facts = HostFacts {
             config: self.config,
-            layout: self.layout,
-            payload: self.payload,
-            loaded: self.loaded,
+            layout: &self.layout,
+            payload: &self.payload,
+            loaded: &self.loaded,
         };
         let host = host_values::collect(&facts, &mut self.entropy)?;
         let bound = self.loaded.plan.bind(&host)?;
         let report = Report {
-            layout: self.layout,
-            loaded: self.loaded,
+            layout: &self.layout,
+            loaded: &self.loaded,
             notes,
             host: &host,
             bound: &bound,

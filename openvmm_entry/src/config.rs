@@ -133,11 +133,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         devices::add_video(&mut pci);
     }
     let config = Config {
-        machine: if hyperv {
-            Machine::HyperV
-        } else {
-            machine(&load)
-        },
+        machine: if hyperv { Machine::HyperV } else { machine(&load) },
         test_exit: cli.machine.test_exit
             || matches!(
                 load,

@@ -16,19 +16,19 @@ const PROMPT_KEY: u8 = 0x11;
 const MEMORY_SHOWN: u64 = 64;
 
 const HELP: &str = "\
-pause                stop the guest and its clock
-resume               let it run (also after --paused)
-reset                launch it again
-nmi                  raise an NMI on vp 0
-shutdown             ask the guest to power off
-battery PERCENT [ac] tell the guest what its battery holds, and that it is on mains
-type TEXT            type a line on the guest's keyboard
-inspect              state of the vm and its devices
-memory GPA [LEN]     show guest memory
-dump                 registers of all vps
-quit                 end the vm
-help                 this list
-(empty line)         back to the guest
+pause                 stop the guest and its clock
+resume                let it run (also after --paused)
+reset                 launch it again
+nmi                   raise an NMI on vp 0
+shutdown              ask the guest to power off
+battery PERCENT [ac]  tell the guest what its battery holds, and that it is on mains
+type TEXT             type a line on the guest's keyboard
+inspect               state of the vm and its devices
+memory GPA [LEN]      show guest memory
+dump                  registers of all vps
+quit                  end the vm
+help                  this list
+(empty line)          back to the guest
 ";
 
 /// Reads stdin on a thread of its own until it ends.

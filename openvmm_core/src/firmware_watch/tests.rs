@@ -294,7 +294,7 @@ fn addresses_become_modules_and_offsets_in_place_and_after_loading() {
     let first = 0x10_1000 + 0x48 + 24 + 4;
     assert_eq!(at(first + 0x123).unwrap(), "BdsDxe+0x123");
     // A file without a name goes by its GUID; TE offsets count what was stripped.
-    let second = 0x10_1000 + (0x48 + 24 + 0x404 + 20 + 7 & !7) + 24 + 4;
+    let second = 0x10_1000 + ((0x48 + 24 + 0x404 + 20 + 7) & !7) + 24 + 4;
     assert_eq!(
         at(second + 0x10).unwrap(),
         "abababab-abab-abab-abab-abababababab+0x1f0"

@@ -8,8 +8,7 @@
 
 use super::{Launcher, allocate, write_report};
 use crate::entropy::EntropySource;
-use crate::layout;
-use crate::load::{self, Files, Notes};
+use crate::load::{Files, Notes};
 use crate::report::{Timings, launched_json};
 use openvmm_defs::Config;
 use std::path::PathBuf;
@@ -39,24 +38,15 @@ pub fn launch_isolated(options: IsolatedOptions) -> anyhow::Result<String> {
     let mut notes = Notes::logged();
     let mut timings = Timings::start();
     let files = Files::open(&config.load)?;
-    let decision = load::decide(&config, &files, &mut notes)?;
-    let layout = layout::resolve(&config, decision.machine, hypervisor.capabilities().into())?;
-    let payload = decision.payload.clone();
-    let loaded = load::plan(&config, &files, decision, &layout, &mut notes)?;
+    let limits = hypervisor.capabilities().into();
+    let mut launcher = Launcher::plan(&config, &files, limits, entropy, &mut notes)?;
     timings.stage("plan");
-    let memory = allocate(&layout, &loaded.extra_ram)?;
-    let mut launcher = Launcher {
-        config: &config,
-        layout: &layout,
-        payload: &payload,
-        files: &files,
-        loaded: &loaded,
-        entropy,
-    };
+    let memory = allocate(&launcher.layout, &launcher.loaded.extra_ram)?;
+    let vp_count = launcher.layout.vp_count;
     let mut text = String::new();
     files.verify_unchanged()?;
     launcher.bind(notes.lines(), |bound, seen| {
-        let summary = hypervisor.launch(bound, layout.vp_count, &memory);
+        let summary = hypervisor.launch(bound, vp_count, &memory);
         files.verify_unchanged()?;
         let summary = summary?;
         timings.stage("launch");

@@ -122,10 +122,10 @@ impl Bench {
         } = self;
         let mut launcher = Launcher {
             config,
-            layout,
-            payload,
             files,
-            loaded,
+            layout: layout.clone(),
+            payload: payload.clone(),
+            loaded: loaded.clone(),
             entropy,
         };
         let mut blobs = Vec::new();

@@ -141,10 +141,7 @@ const IGVM: &[Rule] = &[
 /// The machine.
 const MACHINE: &[Rule] = &[
     (
-        |c| {
-            c.devices.gfx
-                && (c.machine.no_vmbus || !c.machine.hv && !c.boot.uefi && !c.igvm_is_uefi())
-        },
+        |c| c.devices.gfx && (c.machine.no_vmbus || !c.machine.hv && !c.boot.uefi && !c.igvm_is_uefi()),
         "--gfx puts screen and keyboard on VMBus, which this guest does not have; boot Microsoft's UEFI with --uefi or \
          --igvm type=uefi,path=FILE, or a kernel with -k FILE --hv, and drop --no-vmbus",
     ),
@@ -180,7 +177,12 @@ const MACHINE: &[Rule] = &[
     ),
     (
         |c| {
-            let named = |name| c.uefi.secure_boot_template.as_deref().is_some_and(|file| file == Path::new(name));
+            let named = |name| {
+                c.uefi
+                    .secure_boot_template
+                    .as_deref()
+                    .is_some_and(|file| file == Path::new(name))
+            };
             named("windows") || named("uefi-ca")
         },
         "--secure-boot-template takes a file here, because no certificates are part of this program; name a variable \

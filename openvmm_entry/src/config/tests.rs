@@ -141,6 +141,7 @@ fn uefi_switches_work_with_both_forms_and_mean_the_same() {
             default_boot_always_attempt: true,
             console_mode: UefiConsoleMode::Com2,
             serial: false,
+            vmbus: true,
             pci_preassigned: true,
             ..UefiSettings::default()
         }
