@@ -51,7 +51,7 @@ fn bytes<const N: usize>(key: u16) -> [u8; N] {
 /// Size and key of a file.
 fn file(name: &str) -> Option<(u32, u16)> {
     port::write_u16(SELECT, DIRECTORY);
-    let mut next = || port::read_u8(DATA);
+    let next = || port::read_u8(DATA);
     let count = u32::from_be_bytes(core::array::from_fn(|_| next()));
     for _ in 0..count.min(64) {
         let entry: [u8; 64] = core::array::from_fn(|_| next());
@@ -131,11 +131,13 @@ fn memory_sizes() -> Outcome {
         return expect(false, "etc/e820", 0u64);
     };
     port::write_u16(SELECT, key);
-    let mut quad = || u64::from_le_bytes(core::array::from_fn(|_| port::read_u8(DATA)));
+    let quad = || u64::from_le_bytes(core::array::from_fn(|_| port::read_u8(DATA)));
     let (mut below, mut above) = (0, 0);
     for _ in 0..size / 20 {
         let (base, len) = (quad(), quad());
-        (0..4).for_each(|_| drop(port::read_u8(DATA)));
+        for _ in 0..4 {
+            let _signature = port::read_u8(DATA);
+        }
         *if base < 1 << 32 { &mut below } else { &mut above } += len;
     }
     expect(below + above == told, "sum of the memory map", below + above)?;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! A driver for one virtio block device: one request at a time.
 
+#![allow(dead_code, reason = "several payloads share this driver, and none uses all of it")]
+
 use crate::virtio_driver::{Driver, Piece, QUEUES_LEN};
 use crate::virtio_pci::Function;
 use guest_rt::memory;

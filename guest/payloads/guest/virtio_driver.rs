@@ -4,6 +4,8 @@
 //! Always true: the queues and nothing else are in the first [`QUEUES_LEN`] bytes of the free memory; all
 //! queues send the same interrupt. Not here: what a device's requests look like.
 
+#![allow(dead_code, reason = "several payloads share this driver, and none uses all of it")]
+
 use crate::virtio_pci::Function;
 use guest_rt::protocol::flat::FREE_GPA;
 use guest_rt::time::Deadline;

@@ -150,9 +150,13 @@ fn uefi_switches_work_with_both_forms_and_mean_the_same() {
         igvm(&format!("--igvm type=uefi,path=x {switches}")).0,
         IgvmPayload::Uefi(direct.clone())
     );
+    // Whether there is a VMBus is decided before the file is read.
     assert_eq!(
         igvm(&format!("--igvm type=auto,path=x {switches}")).0,
-        IgvmPayload::Auto(direct)
+        IgvmPayload::Auto(UefiSettings {
+            vmbus: false,
+            ..direct
+        })
     );
 }
 

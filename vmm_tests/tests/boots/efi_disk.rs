@@ -70,7 +70,7 @@ fn secure_boot_starts_what_an_enrolled_key_has_signed_and_nothing_else() {
         let vm = machine(code, &disk).args(["--vars".as_ref(), vars.path().as_os_str()]);
         (vm.start(), vars, disk)
     };
-    let (mut vm, ..) = boot(&images.sign_program(&hello).unwrap());
+    let (mut vm, _vars, _disk) = boot(&images.sign_program(&hello).unwrap());
     vm.wait_for(GREETING);
     assert_eq!(vm.wait_for_exit().code, 0);
     let mut changed = images.sign_program(&hello).unwrap();
@@ -81,7 +81,7 @@ fn secure_boot_starts_what_an_enrolled_key_has_signed_and_nothing_else() {
         .find(|byte| **byte != 0)
         .unwrap() ^= 1;
     for refused in [hello.clone(), stranger.sign_program(&hello).unwrap(), changed] {
-        let (mut vm, ..) = boot(&refused);
+        let (mut vm, _vars, _disk) = boot(&refused);
         let text = vm.wait_for("Access Denied");
         assert!(!text.contains(GREETING), "{text}");
     }

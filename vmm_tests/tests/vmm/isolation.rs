@@ -5,6 +5,8 @@
 
 mod endorsed;
 mod files;
+#[path = "../../../virt/virt_sev/tests/launches/host_answers.rs"]
+mod host_answers;
 mod hosts;
 mod launches;
 mod table;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod faults;
+mod host_answers;
 mod hosts;
 mod order;
 mod outcome;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Every kind of host: what it launches, and what it says otherwise. This machine's own kernel too.
 
+use super::host_answers::ANSWERS;
 use super::{PLATFORMS, files, launched, refused};
 use launch_plan::Isolation;
 use std::path::Path;
@@ -19,63 +20,13 @@ fn on_host(host: &str, isolation: Isolation, file: &Path) -> VmBuilder {
     ])
 }
 
-/// For each model of a host: what SEV, SEV-ES and SEV-SNP launches of OVMF say; empty where they succeed.
-const HOSTS: &[(&str, [&str; 3])] = &[
-    (
-        "intel",
-        [
-            "SEV needs an AMD EPYC host; this cpu is GenuineIntel",
-            "SEV-ES needs an AMD EPYC host; this cpu is GenuineIntel",
-            "SEV-SNP needs an AMD EPYC host; this cpu is GenuineIntel",
-        ],
-    ),
-    (
-        "amd-without-sev",
-        [
-            "this AMD cpu has no SEV (CPUID 0x8000001F EAX=0x0)",
-            "this AMD cpu has no SEV-ES (CPUID 0x8000001F EAX=0x0)",
-            "this AMD cpu has no SEV-SNP (CPUID 0x8000001F EAX=0x0)",
-        ],
-    ),
-    (
-        "sev-only",
-        [
-            "",
-            "the firmware setup reserves no ASIDs for SEV-ES",
-            "this AMD cpu has no SEV-SNP (CPUID 0x8000001F EAX=0xf)",
-        ],
-    ),
-    (
-        "sev-es",
-        ["", "", "this AMD cpu has no SEV-SNP (CPUID 0x8000001F EAX=0xf)"],
-    ),
-    ("snp", ["", "", ""]),
-    (
-        "snp-ciphertext-hiding",
-        ["", "ciphertext hiding has given all ASIDs", ""],
-    ),
-    ("without-device-attributes", ["", "", ""]),
-    (
-        "linux-6.9",
-        [
-            "",
-            "field MXCSR at 0x408 is 0x1f80 in the file, kvm would measure 0x0",
-            "kernel 6.9.12 has no SEV-SNP VMs",
-        ],
-    ),
-    ("no-sev-permission", [NO_PERMISSION; 3]),
-    ("no-sev-node", [NO_NODE; 3]),
-];
-const NO_PERMISSION: &str = "no permission on /dev/sev: join the group that owns it, or run as root";
-const NO_NODE: &str = "/dev/sev is missing: load the module ccp";
-
 #[test]
 fn ovmf_is_launched_by_every_host_that_can_and_the_others_say_what_they_lack() {
     let name = "ovmf_is_launched_by_every_host_that_can_and_the_others_say_what_they_lack";
     let Some(file) = files::wrapped_ovmf(&["sev", "sev-es", "sev-snp"], 1) else {
         return skip(name, "OVMF.fd is not installed");
     };
-    for (host, says) in HOSTS {
+    for (host, says) in ANSWERS {
         for (isolation, wanted) in PLATFORMS.into_iter().zip(says) {
             let vm = on_host(host, isolation, file.path());
             if wanted.is_empty() {
