@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Debian's cloud kernel and systemd's EFI stub, unpacked but not installed, for tests that boot them.
+//! Debian's cloud kernel, systemd's EFI stub and a Hyper-V daemon, unpacked but not installed, for tests that boot them.
 //!
 //! Always true: a kernel that is there already is kept; one that cannot be had is said so, and the tests
 //! that need it skip with that reason.
@@ -16,8 +16,16 @@ use std::path::PathBuf;
 /// The package that depends on the newest kernel package.
 const META: &str = "linux-image-cloud-amd64";
 
-/// The package with the EFI stub of unified kernel images.
-const STUB_PACKAGE: &str = "systemd-boot-efi";
+/// A file of another package, and its folder there: the EFI stub of unified kernel images, and the program that
+/// answers Hyper-V's key-value pairs.
+const MORE: [(&str, &str, &str); 2] = [
+    (
+        "systemd-boot-efi",
+        "usr/lib/systemd/boot/efi",
+        "linuxx64.efi.stub",
+    ),
+    ("hyperv-daemons", "usr/sbin", "hv_kvp_daemon"),
+];
 
 /// The folder that holds `vmlinuz-*`.
 pub(crate) fn kernel_folder() -> PathBuf {
@@ -31,7 +39,7 @@ fn folder() -> PathBuf {
 
 /// Fetches the kernel unless one is there.
 pub(crate) fn fetch_kernel() {
-    if has_kernel() && has_stub() {
+    if has_kernel() && missing().next().is_none() {
         return;
     }
     if !installed("apt-get") || !installed("dpkg-deb") {
@@ -43,10 +51,12 @@ pub(crate) fn fetch_kernel() {
     }
 }
 
-fn has_stub() -> bool {
-    folder()
-        .join("usr/lib/systemd/boot/efi/linuxx64.efi.stub")
-        .is_file()
+/// What is not there yet: packages and folders.
+fn missing() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let absent = MORE.into_iter();
+    absent
+        .filter(|(_, path, name)| !folder().join(path).join(name).is_file())
+        .map(|(package, path, _)| (package, path))
 }
 
 fn has_kernel() -> bool {
@@ -68,8 +78,8 @@ fn fetch() -> Result<()> {
     if !has_kernel() {
         bail!("package {package} holds no /boot/vmlinuz");
     }
-    if !has_stub() {
-        unpack(&path, STUB_PACKAGE, &["./usr/lib/systemd/boot/efi"])?;
+    for (package, part) in missing() {
+        unpack(&path, package, &[&format!("./{part}")])?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-//! Debian's cloud kernel with the Hyper-V machine's keyboard, screen and TPM.
+//! Debian's cloud kernel with the Hyper-V machine's keyboard, screen, TPM and key-value pairs.
 
-use crate::guests::Linux;
+use crate::guests::{Linux, kernel};
 use crate::hyperv::hyperv;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -157,4 +157,39 @@ fn linux_uses_the_tpm_through_its_acpi_table() {
     for expected in ["version=2", zeros.as_str(), "random=80010000001400000000"] {
         assert!(ended.stdout.contains(expected), "{expected}\n{}", ended.stdout);
     }
+}
+
+#[test]
+fn host_and_guest_tell_each_other_key_value_pairs() {
+    const NAME: &str = "host_and_guest_tell_each_other_key_value_pairs";
+    let script = "mkdir -p /etc /var/lib/hyperv; echo NAME=TestGuest > /etc/os-release\n\
+                  while [ ! -e /dev/vmbus/hv_kvp ]; do sleep 0.1; done\n\
+                  hv_kvp_daemon -n &\n\
+                  while ! grep -q VirtualMachineName /var/lib/hyperv/.kvp_pool_3 2>/dev/null; do sleep 0.2; done\n\
+                  echo the host says $(tr -d '\\000' < /var/lib/hyperv/.kvp_pool_3)\n\
+                  read line; poweroff -f\n";
+    let linux = kernel().and_then(|kernel| {
+        let daemon = kernel
+            .ancestors()
+            .nth(2)
+            .map(|folder| folder.join("usr/sbin/hv_kvp_daemon"));
+        let daemon = daemon.filter(|path| path.is_file());
+        let daemon = daemon.ok_or("no hv_kvp_daemon; cargo xtask test fetches Debian's")?;
+        Linux::with_program(&["hv_vmbus", "hv_utils"], ("hv_kvp_daemon", &daemon), script)
+    });
+    let linux = match linux {
+        Ok(linux) => linux,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    let mut vm = hyperv(&linux).start();
+    vm.wait_for("the host says VirtualMachineNameopenvmm");
+    // The guest is asked after it was told; how soon depends on the machine.
+    while !vm.transcript().contains("OSName=\"TestGuest\"") {
+        std::thread::sleep(Duration::from_millis(500));
+        // An empty line leaves the prompt.
+        vm.send(b"\x11inspect\n\n");
+        vm.wait_for_err("Kvp Ready");
+    }
+    vm.send(b"\n");
+    assert_eq!(vm.wait_for_exit().code, 0);
 }
