@@ -31,15 +31,20 @@ struct Stack {
     regime: usize,
 }
 
+/// An event, a fault of its delivery, another of that, a double fault: every chain that ends is shorter. Alignment
+/// checks whose handler has a misaligned stack of user mode go on for ever: a processor hangs in them
+/// (CVE-2015-5307), this one shuts down, because its host must get an answer.
+const MOST_DELIVERIES: u32 = 8;
+
 fn is_contributory(v: u8) -> bool {
     v == vector::DE || (vector::TS..=vector::GP).contains(&v)
 }
 
 impl Core {
-    /// Delivers a fault, escalating to #DF. `Err` means triple fault.
+    /// Delivers a fault, escalating to #DF. `Err` means triple fault, or a delivery without end.
     pub(crate) fn raise(&mut self, bus: &mut dyn Bus, fault: Fault, source: Source) -> Result<(), ()> {
         let (mut fault, mut source) = (fault, source);
-        loop {
+        for _ in 0..MOST_DELIVERIES {
             if let Some(t) = &mut self.tracer {
                 t.exception(fault.vector, fault.error, self.gpr[RIP], self.fault_la);
             }
@@ -68,6 +73,12 @@ impl Core {
             };
             source = Source::Fault;
         }
+        tracing::warn!(
+            vector = fault.vector,
+            rip = format_args!("{:#x}", self.gpr[RIP]),
+            "the delivery of an exception raises it again, for ever: the processor shuts down"
+        );
+        Err(())
     }
 
     /// Delivers one event. RIP is what the handler returns to.

@@ -7,6 +7,7 @@ mod rig;
 
 use rig::{CODE, HANDLERS, Rig};
 use x86defs::{X86State, cr0};
+use x86emu::Exit;
 
 /// The page that the tests access, 4 MiB up; its page table; where it is.
 const PAGE: u64 = 0x40_1000;
@@ -286,6 +287,26 @@ fn gate_and_stack_faults_name_what_is_wrong() {
             (fault.0, Some(fault.1), CODE),
             "{gate:#x} {exit:?}"
         );
+    }
+}
+
+/// Found by random code: case 1851087 of the soak's seed.
+#[test]
+fn alignment_checks_without_end_shut_the_processor_down() {
+    for (stack, exit) in [(0x6000, Exit::Budget), (0x6002, Exit::TripleFault)] {
+        let mut r = Rig::protected(&read());
+        to_user(&mut r);
+        // Handlers run in ring 3, on the stack that is there.
+        for v in 0..32 {
+            r.put64(0x2000 + v * 8, 0xEE00_0018_0000 | (HANDLERS + v * 16));
+        }
+        r.set(|s| {
+            s.cr0 |= cr0::AM;
+            s.rflags |= 1 << 18;
+            (s.gpr[1], s.gpr[4]) = (0x9001, stack);
+        });
+        assert_eq!(r.cpu.run(&mut r.world, 2), exit);
+        assert_eq!(r.events()[0].vector, 17);
     }
 }
 
