@@ -80,9 +80,10 @@ fn vnc_address(vm: &mut Vm) -> String {
 #[test]
 fn what_is_typed_at_the_prompt_and_in_a_vnc_client_arrives_at_the_guests_keyboard() {
     const NAME: &str = "what_is_typed_at_the_prompt_and_in_a_vnc_client_arrives_at_the_guests_keyboard";
+    // Keys for a terminal that nobody has opened are lost.
     let script = "while ! grep -q AT.Translated /proc/bus/input/devices; do sleep 0.1; done\n\
-                  echo ready for keys\nread first </dev/tty1; echo \"prompt typed: $first\"\n\
-                  read second </dev/tty1; echo \"client typed: $second\"\npoweroff -f\n";
+                  exec 3</dev/tty1; echo ready for keys\nread first <&3; echo \"prompt typed: $first\"\n\
+                  read second <&3; echo \"client typed: $second\"\npoweroff -f\n";
     let linux = match Linux::with_modules(&["hv_vmbus", "hyperv-keyboard"], script) {
         Ok(linux) => linux,
         Err(reason) => return skip(NAME, &reason),
