@@ -5,7 +5,7 @@
 //! VMSAs. A [`Profile`] names one reading; [`Profile::Kvm`] is what a launch through KVM really gives and
 //! the default. [`events`] turns a plan into the sequence that a profile submits, and every platform's
 //! digest is a fold over that sequence, so a disagreement can be traced to the first step that differs,
-//! and [`explain`] finds the reading that gives a foreign digest.
+//! and [`explain()`] finds the reading that gives a foreign digest.
 //!
 //! ```
 //! use launch_digest::{Options, Profile, explain, measure};

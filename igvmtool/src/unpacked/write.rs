@@ -2,7 +2,7 @@
 //! A folder becomes a file.
 //!
 //! Always true: payloads are mapped and copied once, so memory grows with the headers only. Where data
-//! goes is decided first ([`places`]), then headers are made, then everything is written.
+//! goes is decided first ([`lay_out`]), then headers are made, then everything is written.
 
 use super::fields::{header, page_bytes, platform_type};
 use super::manifest::{Entry, Manifest, Payload, SCHEMA};

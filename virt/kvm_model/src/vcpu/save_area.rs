@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The save area (VMSA) that KVM builds when it seals a VP (`spec/sev.md` 2.6, [K] `sev_es_sync_vmsa`).
+//! The save area (VMSA) that KVM builds when it seals a VP (`spec/sev.md` 2.6, the kernel's `sev_es_sync_vmsa`).
 //!
 //! Always true: every byte comes from the VP's state as the ioctls left it, so a backend that forgets a
 //! register gets another digest, as it would on hardware. What KVM does not copy (CR2, DR0 to DR3, TSC_AUX)
