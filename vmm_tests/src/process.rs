@@ -21,6 +21,19 @@ pub struct Ended {
     pub stderr: String,
 }
 
+impl Ended {
+    /// The guest has powered off, and that was the end that was asked for.
+    #[track_caller]
+    pub fn assert_powered_off(&self) {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        assert!(
+            self.stderr.contains("the guest has powered off"),
+            "{}",
+            self.stderr
+        );
+    }
+}
+
 /// A stream's text so far.
 #[derive(Debug, Default)]
 struct Stream {

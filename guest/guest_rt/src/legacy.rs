@@ -119,17 +119,20 @@ pub const WP: u32 = 1 << 16;
 /// EFER.NXE.
 pub const NXE: u32 = 1 << 11;
 
+/// Flat 32-bit segments and a stack, and no paging any more: between 64-bit mode and a case, both ways.
+macro_rules! without_paging {
+    () => {
+        "mov eax, 0x10\nmov ds, eax\nmov es, eax\nmov fs, eax\nmov gs, eax\nmov ss, eax\nmov esp, 0xe000\n\
+         mov eax, cr0\nand eax, 0x7fffffff\nmov cr0, eax"
+    };
+}
+
 // Offsets of `Case` stand as numbers. What 64-bit mode gets back is behind it: 0x9080 RSP, 0x9088 CR0, 0x9090
 // CR3, 0x9098 CR4, 0x90a0 EFER. Far jumps are bytes, because their targets are where the copy is.
 global_asm!(
     ".text",
     "guest_rt_legacy_enter:",
-    "push rbx",
-    "push rbp",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
+    push_saved!(),
     "mov ds:[0x9080], rsp",
     "mov rax, cr0",
     "mov ds:[0x9088], rax",
@@ -148,16 +151,7 @@ global_asm!(
     ".section .rodata.legacy, \"a\"",
     "guest_rt_legacy:",
     ".code32",
-    "mov eax, 0x10",
-    "mov ds, eax",
-    "mov es, eax",
-    "mov fs, eax",
-    "mov gs, eax",
-    "mov ss, eax",
-    "mov esp, 0xe000",
-    "mov eax, cr0",
-    "and eax, 0x7fffffff",
-    "mov cr0, eax",
+    without_paging!(),
     "mov ecx, 0xc0000080",
     "mov eax, ds:[0x9040]",
     "xor edx, edx",
@@ -312,16 +306,7 @@ global_asm!(
     "mov eax, cr2",
     "mov ss:[0x904c], eax",
     "9:",
-    "mov eax, 0x10",
-    "mov ds, eax",
-    "mov es, eax",
-    "mov fs, eax",
-    "mov gs, eax",
-    "mov ss, eax",
-    "mov esp, 0xe000",
-    "mov eax, cr0",
-    "and eax, 0x7fffffff",
-    "mov cr0, eax",
+    without_paging!(),
     "mov eax, ds:[0x9098]",
     "mov cr4, eax",
     "mov eax, ds:[0x9090]",
@@ -340,12 +325,7 @@ global_asm!(
     "mov rsp, ds:[0x9080]",
     "push 2",
     "popfq",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop rbp",
-    "pop rbx",
+    pop_saved!(),
     "ret",
     "guest_rt_legacy_end:",
     ".text",

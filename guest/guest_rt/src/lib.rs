@@ -12,6 +12,9 @@
 //! reported trap.
 #![no_std]
 
+#[macro_use]
+mod assembly;
+
 pub mod acpi;
 pub mod acpi_walk;
 pub mod ap;

@@ -76,12 +76,7 @@ global_asm!(
     "iretq",
     // guest_rt_catch(function): runs it; the caught trap comes back here with the stack as it was.
     "guest_rt_catch:",
-    "push rbx",
-    "push rbp",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
+    push_saved!(),
     "sub rsp, 8",
     "mov [rip + guest_rt_catch_stack], rsp",
     "call rdi",
@@ -93,12 +88,7 @@ global_asm!(
     "2:",
     "mov qword ptr [rip + guest_rt_catch_stack], 0",
     "add rsp, 8",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop rbp",
-    "pop rbx",
+    pop_saved!(),
     "ret",
 );
 

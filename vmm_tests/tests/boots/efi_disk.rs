@@ -38,12 +38,7 @@ fn firmware_starts_the_application_of_guest_disk() {
     let mut vm = machine(ovmf, &disk).start();
     vm.wait_for(GREETING);
     let ended = vm.wait_for_exit();
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(
-        ended.stderr.contains("the guest has powered off"),
-        "{}",
-        ended.stderr
-    );
+    ended.assert_powered_off();
 }
 
 #[test]

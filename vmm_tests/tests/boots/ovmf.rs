@@ -35,12 +35,7 @@ fn ask(vm: &mut Vm, command: &str) -> String {
 fn power_off(mut vm: Vm) {
     vm.send(b"reset -s\r");
     let ended = vm.wait_for_exit();
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(
-        ended.stderr.contains("the guest has powered off"),
-        "{}",
-        ended.stderr
-    );
+    ended.assert_powered_off();
 }
 
 #[test]
