@@ -14,13 +14,13 @@ mod tests;
 pub(crate) use verdict::little_memory;
 
 use crate::vp_thread::Event;
-use chipset_device::{Clock, TimerClient, TimerHandle, VpBus, VpEvents, VpIndex};
+use chipset_device::{Clock, TimerClient, TimerHandle, VpBus, VpEvents, VpIndex, lock};
 use guest_memory::GuestMemory;
 use modules::Modules;
 use openvmm_defs::{Config, DiskConfig, PciDeviceKind};
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use tokio::sync::mpsc::UnboundedSender;
 use verdict::Access;
 use x86defs::X86State;
@@ -147,7 +147,7 @@ impl FirmwareWatch {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The machine starts anew.

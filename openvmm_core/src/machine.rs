@@ -22,9 +22,10 @@ use chipset::machine::{self, MachineConfig, World};
 use chipset::pm::PowerManagement;
 use chipset::rtc::CmosMemory;
 use chipset::uart::{SerialIo, Uart};
+use chipset_device::lock;
 use guest_memory::GuestMemory;
 use openvmm_defs::{Config, MemoryLayout, UefiSettings};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use virt::Capabilities;
 use vm_loaders::ovmf::VariableStore;
 
@@ -157,9 +158,7 @@ impl Machine {
         Box::new(move || match (&vmbus, &pm) {
             (Some(bus), _) if bus.request_shutdown() => "the guest was asked to power off over vmbus",
             (_, Some(pm)) => {
-                pm.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .press_power_button();
+                lock(pm).press_power_button();
                 "the power button was pressed"
             }
             (_, None) => "this machine has no power button",
@@ -170,9 +169,8 @@ impl Machine {
     fn firmware_log(&self) -> Box<dyn Fn() -> String + Send> {
         let bios = self.uefi.as_ref().map(|uefi| uefi.bios.clone());
         Box::new(move || {
-            bios.as_ref().map_or_else(String::new, |uefi| {
-                uefi.lock().unwrap_or_else(PoisonError::into_inner).last_lines()
-            })
+            bios.as_ref()
+                .map_or_else(String::new, |uefi| lock(uefi).last_lines())
         })
     }
 
@@ -182,13 +180,8 @@ impl Machine {
         let both = battery.zip(self.pm.clone());
         Box::new(move |charge| {
             let Some((battery, pm)) = &both else { return false };
-            battery
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .change(charge);
-            pm.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .raise_gpe(battery::GPE);
+            lock(battery).change(charge);
+            lock(pm).raise_gpe(battery::GPE);
             true
         })
     }
@@ -221,7 +214,7 @@ impl Machine {
 }
 
 fn ring(uart: &Mutex<Uart>) {
-    uart.lock().unwrap_or_else(PoisonError::into_inner).input_ready();
+    lock(uart).input_ready();
 }
 
 fn cmos_memory(layout: &MemoryLayout) -> CmosMemory {

@@ -5,6 +5,7 @@
 //! guest does not read. Not here: files, sockets, terminals (the binary's).
 
 use chipset::uart::SerialIo;
+use chipset_device::lock;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -56,7 +57,7 @@ impl SerialBridge {
     }
 
     fn write(&self, bytes: &[u8]) {
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = lock(&self.output);
         // The output is a queue that reports its own troubles.
         let _ = output.write_all(bytes);
     }
@@ -74,7 +75,7 @@ impl SerialBridge {
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<u8>> {
-        self.input.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.input)
     }
 
     /// A sink that queues bytes and then calls `ready`.

@@ -5,8 +5,9 @@
 //! may be reset in between without a late call. Not here: deterministic time, whose backend fires
 //! deadlines itself.
 
+use chipset_device::lock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use virt::{Clock, TimerQueue};
@@ -49,7 +50,7 @@ impl TimerThread {
     /// fires after this returns.
     pub(crate) fn set_running(&self, running: bool) {
         self.shared.running.store(running, Ordering::SeqCst);
-        drop(self.shared.firing.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(lock(&self.shared.firing));
         self.shared.timers.nudge();
     }
 }
@@ -84,7 +85,7 @@ fn serve(shared: &Shared) {
 }
 
 fn fire(shared: &Shared) {
-    let _firing = shared.firing.lock().unwrap_or_else(PoisonError::into_inner);
+    let _firing = lock(&shared.firing);
     if shared.running.load(Ordering::SeqCst) {
         shared.timers.fire_due(shared.clock.now());
     }

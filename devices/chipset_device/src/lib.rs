@@ -22,10 +22,17 @@ pub use line::{InterruptLine, LineTarget, MsiTarget};
 pub use power::{PowerRequest, PowerSink};
 pub use timer::{Timed, TimerClient, TimerHandle, TimerQueue};
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 /// Index of a virtual processor; 0 is the bootstrap processor.
 pub type VpIndex = u32;
 
 /// Fills `data` with what an unclaimed address reads: all ones.
 pub fn unclaimed(data: &mut [u8]) {
     data.fill(0xFF);
+}
+
+/// Locks `mutex`; a panic in another thread while it was held does not take this one down as well.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

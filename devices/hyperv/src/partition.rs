@@ -10,12 +10,12 @@ use crate::synic::{Around, Delivery, Message, Synic, page};
 use crate::timer::{Route, SyntheticTimer};
 use crate::tlfs::{HvStatus, MESSAGE_TIMER_EXPIRED, PAGE_ADDRESS, PAGE_ENABLED, TIMERS, msr};
 use chipset_device::{
-    Clock, MsrHandler, PowerRequest, PowerSink, TimerClient, TimerQueue, VpIndex, VpInterrupts, VpPorts,
+    Clock, MsrHandler, PowerRequest, PowerSink, TimerClient, TimerQueue, VpIndex, VpInterrupts, VpPorts, lock,
 };
 use guest_memory::DmaMemory;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Bit 1 of the hypercall register: no more writes until the next reset.
 const HYPERCALL_LOCKED: u64 = 2;
@@ -96,10 +96,6 @@ pub struct HyperV {
     world: HyperVWorld,
     shared: Mutex<Shared>,
     vps: Vec<Mutex<Vp>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl HyperV {

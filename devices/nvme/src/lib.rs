@@ -19,12 +19,7 @@ mod queues;
 
 pub use function::{NvmeBar, NvmePci, Wiring};
 
-use std::sync::{Mutex, MutexGuard};
-
-/// Locks `mutex`; a panic in another thread while it was held does not take this one down as well.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
-}
+use chipset_device::lock;
 
 #[cfg(test)]
 mod testing;

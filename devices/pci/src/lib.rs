@@ -29,7 +29,7 @@ pub use root::{ConfigPorts, Ecam, PciError, PciRoot};
 pub use video::VideoFunction;
 
 use chipset_device::Device;
-use std::sync::{Mutex, MutexGuard};
+use chipset_device::lock;
 
 /// Bus, device and function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,10 +76,6 @@ pub trait PciFunction: Device {
         self.config().write(offset, data);
         self.config_written(offset, data.len());
     }
-}
-
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 #[cfg(test)]

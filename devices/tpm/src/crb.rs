@@ -7,10 +7,10 @@
 //! nothing that the command uses.
 
 use crate::swtpm::{HEADER, MOST, Swtpm, SwtpmError};
-use chipset_device::{Device, MmioDevice, PortDevice, unclaimed};
+use chipset_device::{Device, MmioDevice, PortDevice, lock, unclaimed};
 use guest_memory::{DmaMemory, MemoryError};
 use io_thread::{Bell, Job, Progress, Worker};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// First byte of the registers.
 pub const MMIO: u64 = 0xFED4_0000;
@@ -175,7 +175,7 @@ impl Crb {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The command that waits, and where its response goes.
@@ -208,7 +208,7 @@ impl Crb {
         let (life, fresh) = (state.life, std::mem::take(&mut state.fresh));
         state.commands += 1;
         drop(state);
-        let mut tpm = self.tpm.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tpm = lock(&self.tpm);
         if fresh {
             tpm.power_cycle()?;
         }

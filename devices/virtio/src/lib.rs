@@ -31,12 +31,7 @@ pub use queue::{Chain, QueueError, VirtQueue};
 pub use rng::{RandomSource, Rng};
 pub use vsock::Vsock;
 
-use std::sync::{Mutex, MutexGuard};
-
-/// Locks `mutex`; a panic in another thread while it was held does not take this one down as well.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
-}
+use chipset_device::lock;
 
 #[cfg(test)]
 mod testing;

@@ -9,8 +9,9 @@ pub mod layout;
 use crate::channel::{ChannelDevice, OpenChannel};
 use crate::protocol::Offer;
 use crate::ring::{Packet, RingError};
+use chipset_device::lock;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use uuid::uuid;
 
 /// Keys that wait.
@@ -46,7 +47,7 @@ pub struct Keys(Arc<Mutex<VecDeque<KeyEvent>>>);
 
 impl Keys {
     fn lock(&self) -> MutexGuard<'_, VecDeque<KeyEvent>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Puts events in line. They reach the guest when its channel is polled.

@@ -8,11 +8,11 @@ use crate::channel::{ChannelDevice, OpenChannel};
 use crate::gpadl::{Finished, Gpadls};
 use crate::protocol::{self, MESSAGE_CONNECTIONS, MESSAGE_KIND, MESSAGE_SINT, Request, Version};
 use crate::ring::{RingError, Rings};
-use chipset_device::{Clock, Device, TimerClient, TimerHandle, TimerQueue};
+use chipset_device::{Clock, Device, TimerClient, TimerHandle, TimerQueue, lock};
 use guest_memory::DmaMemory;
 use hyperv::{EventPort, HyperV, Message, MessagePort, tlfs::HvStatus};
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// Event connections begin here, so that they do not meet those of messages.
 const FIRST_EVENT_CONNECTION: u32 = 0x1_0000;
@@ -95,7 +95,7 @@ impl VmBus {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn post(&self, connection: Connection, bytes: Vec<u8>) {

@@ -9,9 +9,10 @@
 use crate::channel::{ChannelDevice, OpenChannel};
 use crate::protocol::Offer;
 use crate::ring::{Packet, RingError};
+use chipset_device::lock;
 use guest_memory::DmaMemory;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use uuid::uuid;
 
 /// Megabytes of address space that a guest may put its picture in.
@@ -73,7 +74,7 @@ struct Shared {
 
 impl Screen {
     fn lock(&self) -> MutexGuard<'_, Option<Picture>> {
-        self.0.picture.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.picture)
     }
 
     fn set(&self, picture: Option<Picture>) {
