@@ -191,9 +191,10 @@ impl Host {
         Self::poke(DATA, &data[..data.len().min(DATA_LEN)]);
     }
     /// The data area.
-    pub(crate) fn data(&self) -> Vec<u8> {
-        // SAFETY: inside the mapping; nothing writes it now.
-        unsafe { std::slice::from_raw_parts(DATA as *const u8, DATA_LEN) }.to_vec()
+    pub(crate) fn data(&self) -> &[u8] {
+        // SAFETY: inside the mapping, which is never removed; what writes it (`set_data`, `run`) borrows self
+        // exclusively.
+        unsafe { std::slice::from_raw_parts(DATA as *const u8, DATA_LEN) }
     }
 
     /// Executes the placed instruction; `None` if it faulted.

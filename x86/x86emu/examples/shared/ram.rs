@@ -45,9 +45,15 @@ impl Ram {
     /// Copies bytes out, while no processor runs.
     #[allow(dead_code)]
     pub(crate) fn read(&self, at: usize, len: usize) -> Vec<u8> {
+        self.bytes(at, len).to_vec()
+    }
+    /// Bytes as they are while no processor runs.
+    #[allow(dead_code)]
+    pub(crate) fn bytes(&self, at: usize, len: usize) -> &[u8] {
         assert!(at + len <= self.layout.size());
-        // SAFETY: bounds are checked above; nobody writes the memory now.
-        unsafe { std::slice::from_raw_parts(self.memory.add(at), len) }.to_vec()
+        // SAFETY: bounds are checked above; processors write only while they borrow
+        // the bus with this memory exclusively.
+        unsafe { std::slice::from_raw_parts(self.memory.add(at), len) }
     }
 }
 
