@@ -6,6 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+mod log;
+
+pub use log::LogMeter;
+
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};

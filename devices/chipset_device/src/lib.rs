@@ -11,6 +11,7 @@
 mod bus;
 mod clock;
 mod line;
+mod log;
 mod power;
 mod timer;
 
@@ -19,6 +20,7 @@ pub use bus::{
 };
 pub use clock::Clock;
 pub use line::{InterruptLine, LineTarget, MsiTarget};
+pub use log::LogBudget;
 pub use power::{PowerRequest, PowerSink};
 pub use timer::{Timed, TimerClient, TimerHandle, TimerQueue};
 

@@ -8,8 +8,10 @@
 use crate::gpadl::Pages;
 use crate::protocol::Offer;
 use crate::ring::{Packet, RingError, Rings, Signal};
+use chipset_device::LogBudget;
 use guest_memory::DmaMemory;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Packets that wait for room before the guest's own are left in their ring.
 const MOST_WAITING: usize = 256;
@@ -65,12 +67,14 @@ pub struct OpenChannel {
     waiting: VecDeque<Waiting>,
     signal: bool,
     lists: Vec<(u32, Pages)>,
+    log: Arc<LogBudget>,
 }
 
 impl OpenChannel {
-    pub(crate) fn new(rings: Rings) -> Self {
+    pub(crate) fn new(rings: Rings, log: Arc<LogBudget>) -> Self {
         Self {
             rings,
+            log,
             waiting: VecDeque::new(),
             signal: false,
             lists: Vec::new(),
@@ -80,6 +84,18 @@ impl OpenChannel {
     /// Guest memory.
     pub fn memory(&self) -> &DmaMemory {
         self.rings.memory()
+    }
+
+    /// A line of the host's log about what the guest does, if the guest has not caused too many.
+    pub fn warn(&self, text: impl FnOnce() -> String) {
+        if let Some(line) = self.log.line(text) {
+            tracing::warn!("vmbus: {line}");
+        }
+    }
+
+    /// The guest's share of the log.
+    pub(crate) fn log(&self) -> &LogBudget {
+        &self.log
     }
 
     /// A list of pages that the guest made for this channel.

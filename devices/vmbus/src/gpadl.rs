@@ -231,9 +231,18 @@ impl Gpadls {
         (*owner == channel).then_some(pages)
     }
 
-    pub(crate) fn remove(&mut self, gpadl: u32) {
-        self.growing.remove(&gpadl);
-        self.finished.remove(&gpadl);
+    /// Gives a list of `channel` back; one of another channel stays.
+    pub(crate) fn remove(&mut self, channel: u32, gpadl: u32) {
+        if self
+            .growing
+            .get(&gpadl)
+            .is_some_and(|list| list.channel == channel)
+        {
+            self.growing.remove(&gpadl);
+        }
+        if self.get(channel, gpadl).is_some() {
+            self.finished.remove(&gpadl);
+        }
     }
 
     pub(crate) fn clear(&mut self) {

@@ -169,7 +169,7 @@ impl IntegrationComponent {
     }
 
     /// The guest's choice: one version of each kind, or none.
-    fn negotiated(&mut self, body: &[u8]) {
+    fn negotiated(&mut self, channel: &OpenChannel, body: &[u8]) {
         let half = |at: usize| body.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
         let pair = |at| Some((half(at)?, half(at + 2)?));
         let chosen = (half(0) == Some(1) && half(2) == Some(1))
@@ -178,7 +178,7 @@ impl IntegrationComponent {
         self.phase = match chosen {
             Some((frame, version)) => Phase::Ready { frame, version },
             None => {
-                tracing::warn!("vmbus: the guest speaks no version of {:?}", self.component);
+                channel.warn(|| format!("the guest speaks no version of {:?}", self.component));
                 Phase::Closed
             }
         };
@@ -196,6 +196,10 @@ impl IntegrationComponent {
     fn shut_down(&mut self, channel: &mut OpenChannel) -> Result<bool, RingError> {
         if !matches!(self.phase, Phase::Ready { .. }) {
             return Ok(false);
+        }
+        // A guest that takes nothing is asked once.
+        if channel.waiting() > 0 {
+            return Ok(true);
         }
         // Reason: planned; no time; forced; no text.
         let mut body = vec![0; 12 + 2048];
@@ -246,7 +250,7 @@ impl ChannelDevice for IntegrationComponent {
         self.asked = false;
         let kind = u16::from_le_bytes([data[PIPE + 4], data[PIPE + 5]]);
         if kind == NEGOTIATE {
-            self.negotiated(&data[PIPE + HEADER..]);
+            self.negotiated(channel, &data[PIPE + HEADER..]);
         } else {
             self.answered += 1;
             self.synchronised = true;

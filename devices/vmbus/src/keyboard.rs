@@ -110,10 +110,7 @@ impl ChannelDevice for Keyboard {
         if word(0) == Some(message::REQUEST) {
             self.agreed = word(4) == Some(VERSION);
             if !self.agreed {
-                tracing::warn!(
-                    "vmbus: the guest's keyboard driver asks for version {:?}",
-                    word(4)
-                );
+                channel.warn(|| format!("the guest's keyboard driver asks for version {:x?}", word(4)));
             }
             let words = [message::RESPONSE, self.agreed.into()];
             let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();

@@ -6,6 +6,7 @@
 
 use crate::gpadl::Pages;
 use block::{Disk, SECTOR};
+use chipset_device::LogBudget;
 use guest_memory::DmaMemory;
 use std::io;
 
@@ -46,6 +47,8 @@ pub struct Command<'c> {
     pub buffer: Option<&'c Pages>,
     /// Guest memory.
     pub memory: &'c DmaMemory,
+    /// The guest's share of the log.
+    pub log: &'c LogBudget,
 }
 
 /// Most blocks of one command.
@@ -131,7 +134,7 @@ fn perform(disk: &Disk, luns: &[u8], command: &Command<'_>) -> Result<u32, Sense
         0x35 | 0x91 => disk
             .flush()
             .map(|()| 0)
-            .map_err(|error| failed("flush", &error, WRITE_ERROR)),
+            .map_err(|error| command.failed("flush", &error, WRITE_ERROR)),
         0x42 => unmap(disk, command),
         0x93 => write_same(disk, command),
         _ => Err(INVALID_OPCODE),
@@ -146,12 +149,15 @@ fn writable(disk: &Disk) -> Result<(), Sense> {
     }
 }
 
-fn failed(what: &str, error: &io::Error, sense: Sense) -> Sense {
-    tracing::warn!("scsi: {what}: {error}");
-    sense
-}
-
 impl Command<'_> {
+    /// The host's disk cannot do its part of the command.
+    fn failed(&self, what: &str, error: &io::Error, sense: Sense) -> Sense {
+        if let Some(line) = self.log.line(|| format!("scsi: {what}: {error}")) {
+            tracing::warn!("{line}");
+        }
+        sense
+    }
+
     /// Gives `data`, at most `allocation` bytes of it and what the buffer takes.
     fn answer(&self, data: &[u8], allocation: u64) -> Result<u32, Sense> {
         let room = self.buffer.map_or(0, Pages::len).min(allocation);
@@ -197,7 +203,8 @@ fn transfer(disk: &Disk, command: &Command<'_>, act: Transfer, sense: Sense) -> 
     if pieces.is_empty() {
         return Err(INVALID_FIELD);
     }
-    act(disk, command.memory, first * SECTOR, &pieces).map_err(|error| failed("transfer", &error, sense))?;
+    act(disk, command.memory, first * SECTOR, &pieces)
+        .map_err(|error| command.failed("transfer", &error, sense))?;
     Ok(len as u32)
 }
 
@@ -333,7 +340,7 @@ fn unmap(disk: &Disk, command: &Command<'_>) -> Result<u32, Sense> {
         let (first, count) = (be64(descriptor, 0), be32(descriptor, 8));
         in_range(disk, first, count)?;
         disk.discard(first * SECTOR, count * SECTOR)
-            .map_err(|error| failed("unmap", &error, WRITE_ERROR))?;
+            .map_err(|error| command.failed("unmap", &error, WRITE_ERROR))?;
     }
     Ok(len as u32)
 }
@@ -355,6 +362,6 @@ fn write_same(disk: &Disk, command: &Command<'_>) -> Result<u32, Sense> {
         return Err(INVALID_FIELD);
     }
     disk.write_zeroes(first * SECTOR, count * SECTOR, flags & 8 != 0)
-        .map_err(|error| failed("write same", &error, WRITE_ERROR))?;
+        .map_err(|error| command.failed("write same", &error, WRITE_ERROR))?;
     Ok(if none { 0 } else { SECTOR as u32 })
 }

@@ -8,7 +8,7 @@ use crate::channel::{ChannelDevice, OpenChannel};
 use crate::gpadl::{Finished, Gpadls};
 use crate::protocol::{self, MESSAGE_CONNECTIONS, MESSAGE_KIND, MESSAGE_SINT, Request, Version};
 use crate::ring::{RingError, Rings};
-use chipset_device::{Clock, Device, TimerClient, TimerHandle, TimerQueue, lock};
+use chipset_device::{Clock, Device, LogBudget, TimerClient, TimerHandle, TimerQueue, lock};
 use guest_memory::DmaMemory;
 use hyperv::{EventPort, HyperV, Message, MessagePort, tlfs::HvStatus};
 use std::fmt::Write;
@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 const FIRST_EVENT_CONNECTION: u32 = 0x1_0000;
 /// Messages to a guest that does not take them, after which its own are refused until it does.
 const MOST_MESSAGES: usize = 512;
+/// Lines of the log that a guest can cause between two resets.
+const MOST_LINES: u32 = 100;
 /// Status of a request that failed (STATUS_UNSUCCESSFUL).
 const FAILED: u32 = 0xC000_0001;
 
@@ -35,6 +37,27 @@ struct Connection {
     sint: usize,
 }
 
+impl Connection {
+    /// What an attempt to agree asks for; `None` for other requests.
+    fn wanted(request: &Request) -> Option<Self> {
+        let Request::InitiateContact {
+            version,
+            target_vp,
+            sint,
+            ..
+        } = *request
+        else {
+            return None;
+        };
+        let named = version >= Version::V5_0 && sint != 0;
+        Some(Self {
+            version,
+            target_vp,
+            sint: usize::from(if named { sint } else { MESSAGE_SINT }),
+        })
+    }
+}
+
 struct State {
     channels: Vec<Channel>,
     connection: Option<Connection>,
@@ -46,6 +69,7 @@ pub struct VmBus {
     hv: Arc<HyperV>,
     memory: DmaMemory,
     clock: Arc<Clock>,
+    log: Arc<LogBudget>,
     state: Mutex<State>,
 }
 
@@ -74,6 +98,7 @@ impl VmBus {
             hv,
             memory,
             clock,
+            log: Arc::new(LogBudget::new(MOST_LINES)),
             state: Mutex::new(State {
                 channels,
                 connection: None,
@@ -107,32 +132,31 @@ impl VmBus {
 
     fn handle(&self, port: u32, bytes: &[u8]) -> HvStatus {
         let mut state = self.lock();
-        if let Some(connection) = state.connection
-            && self.hv.messages_waiting(connection.target_vp, connection.sint) > MOST_MESSAGES
-        {
+        let request = match Request::parse(bytes) {
+            Ok(request) => request,
+            Err(error) => {
+                self.warn(|| format!("vmbus: {error}"));
+                return HvStatus::InvalidParameter;
+            }
+        };
+        let answered = Connection::wanted(&request).or(state.connection);
+        let Connection { target_vp, sint, .. } = answered.unwrap_or(UNCONNECTED);
+        if self.hv.messages_waiting(target_vp, sint) > MOST_MESSAGES {
             return HvStatus::InsufficientBuffers;
         }
-        match Request::parse(bytes) {
-            Ok(request) => {
-                self.answer(&mut state, port, request);
-                HvStatus::Success
-            }
-            Err(error) => {
-                tracing::warn!("vmbus: {error}");
-                HvStatus::InvalidParameter
-            }
+        self.answer(&mut state, port, request);
+        HvStatus::Success
+    }
+
+    fn warn(&self, text: impl FnOnce() -> String) {
+        if let Some(line) = self.log.line(text) {
+            tracing::warn!("{line}");
         }
     }
 
     fn answer(&self, state: &mut State, port: u32, request: Request) {
-        if let Request::InitiateContact {
-            version,
-            target_vp,
-            sint,
-            vtl,
-        } = request
-        {
-            return self.contact(state, port, (version, target_vp), (sint, vtl));
+        if let Some(connection) = Connection::wanted(&request) {
+            return self.contact(state, port, connection, &request);
         }
         let Some(connection) = state.connection else {
             if request == Request::Unload {
@@ -186,7 +210,7 @@ impl VmBus {
                 self.gpadl_ended(state, connection, gpadl, ended);
             }
             Request::GpadlTeardown { channel, gpadl } => {
-                state.gpadls.remove(gpadl);
+                state.gpadls.remove(channel, gpadl);
                 if let Some(open) = state
                     .channels
                     .get_mut(index_of(channel))
@@ -215,21 +239,11 @@ impl VmBus {
         }
     }
 
-    fn contact(
-        &self,
-        state: &mut State,
-        port: u32,
-        (version, target_vp): (Version, u32),
-        (sint, vtl): (u8, u8),
-    ) {
+    fn contact(&self, state: &mut State, port: u32, connection: Connection, request: &Request) {
         disconnect(state);
-        let named = version >= Version::V5_0 && sint != 0;
-        let connection = Connection {
-            version,
-            target_vp,
-            sint: usize::from(if named { sint } else { MESSAGE_SINT }),
-        };
-        let accepted = version.is_supported() && (version < Version::V5_0 || vtl == 0);
+        let version = connection.version;
+        let elsewhere = matches!(request, Request::InitiateContact { vtl, .. } if *vtl != 0);
+        let accepted = version.is_supported() && (version < Version::V5_0 || !elsewhere);
         tracing::debug!(%version, accepted, "vmbus: contact");
         if accepted {
             state.connection = Some(connection);
@@ -240,7 +254,7 @@ impl VmBus {
     fn gpadl_ended(&self, state: &mut State, connection: Connection, gpadl: u32, ended: Option<Finished>) {
         let Some((channel, outcome)) = ended else { return };
         if let Err(error) = &outcome {
-            tracing::warn!("vmbus: channel {channel}: {error}");
+            self.warn(|| format!("vmbus: channel {channel}: {error}"));
         }
         let status = if outcome.is_ok() { 0 } else { FAILED };
         let pages = state.gpadls.get(channel, gpadl).cloned();
@@ -274,7 +288,7 @@ impl VmBus {
             .get(number, gpadl)
             .and_then(|pages| Rings::new(self.memory.clone(), pages, downstream));
         let Some(rings) = rings else { return false };
-        channel.open = Some(OpenChannel::new(rings));
+        channel.open = Some(OpenChannel::new(rings, self.log.clone()));
         channel.target_vp = target_vp;
         true
     }
@@ -314,7 +328,7 @@ impl VmBus {
                 .signal_event(channel.target_vp, connection.sint, relid(index) as u16);
         }
         if let Err(error) = &outcome {
-            tracing::error!("vmbus: channel {} is closed: {error}", relid(index));
+            self.warn(|| format!("vmbus: channel {} is closed: {error}", relid(index)));
             close(Some(channel));
         }
         outcome.ok()
@@ -406,6 +420,7 @@ pub struct BusPart(pub Arc<VmBus>);
 impl Device for BusPart {
     fn reset(&mut self) {
         disconnect(&mut self.0.lock());
+        self.0.log.refill();
     }
 
     fn inspect(&self) -> String {

@@ -87,6 +87,7 @@ impl StorVsp {
             cdb,
             buffer: request.buffers.first(),
             memory: channel.memory(),
+            log: channel.log(),
         };
         let luns: Vec<u8> = (0..self.disks.len() as u8).collect();
         let outcome = match disk {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! The bus driven as a guest drives it: hypercalls, messages, rings in RAM, a disk, integration components.
 
+mod hostile;
+
 use super::*;
 use crate::ic::{Component, IntegrationComponent};
 use crate::protocol::Version;

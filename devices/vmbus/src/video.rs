@@ -136,7 +136,7 @@ impl Video {
 
     /// Packed: u64 context, u8 screens, then of the first: u8 active, u32 offset, u8 depth, u32 width, height
     /// and pitch.
-    fn situation(&mut self, data: &[u8], memory: &DmaMemory) -> Option<Vec<u8>> {
+    fn situation(&mut self, data: &[u8], channel: &OpenChannel) -> Option<Vec<u8>> {
         let context = data.get(..8)?.to_vec();
         let (active, depth) = (*data.get(9)?, *data.get(14)?);
         let [offset, width, height, pitch] =
@@ -149,8 +149,15 @@ impl Video {
             pitch,
         });
         let shown = active != 0 && u32::from(depth) == PIXEL * 8;
-        self.screen
-            .set(picture.filter(|picture| shown && is_sound(picture, memory)));
+        let sound = picture.filter(|picture| shown && is_sound(picture, channel.memory()));
+        if shown && let (None, Some(gpa)) = (sound, gpa) {
+            channel.warn(|| {
+                format!(
+                    "the guest's picture of {width} x {height} at gpa {gpa:#x}, {pitch:#x} bytes a row, cannot be shown"
+                )
+            });
+        }
+        self.screen.set(sound);
         Some(context)
     }
 }
@@ -162,18 +169,13 @@ fn is_sound(picture: &Picture, memory: &DmaMemory) -> bool {
         height,
         pitch,
     } = *picture;
+    let row = u64::from(width) * u64::from(PIXEL);
     let fits = width > 0
         && height > 0
         && u64::from(width) * u64::from(height) <= MOST_PIXELS
-        && u64::from(pitch) >= u64::from(width) * u64::from(PIXEL);
+        && u64::from(pitch) >= row;
     // The last row need not have the bytes up to the next.
-    let len =
-        u64::from(pitch) * u64::from(height - u32::from(height > 0)) + u64::from(width) * u64::from(PIXEL);
-    let sound = fits && memory.is_ram(gpa, len);
-    if !sound {
-        tracing::warn!("vmbus: the guest's picture of {width} x {height} at gpa {gpa:#x} cannot be shown");
-    }
-    sound
+    fits && memory.is_ram(gpa, u64::from(pitch) * u64::from(height - 1) + row)
 }
 
 fn word(data: &[u8], at: usize) -> Option<u32> {
@@ -239,10 +241,7 @@ impl ChannelDevice for Video {
             message::RESOLUTIONS_REQUEST => Some((message::RESOLUTIONS_RESPONSE, Some(Self::resolutions()))),
             message::CAPABILITY_REQUEST => Some((message::CAPABILITY_RESPONSE, Some(vec![0; 64]))),
             message::VRAM_LOCATION => Some((message::VRAM_LOCATION_ACK, self.location(data))),
-            message::SITUATION => {
-                let memory = channel.memory().clone();
-                Some((message::SITUATION_ACK, self.situation(data, &memory)))
-            }
+            message::SITUATION => Some((message::SITUATION_ACK, self.situation(data, channel))),
             message::BIOS_REQUEST => {
                 // The device may be stopped.
                 let body = [1_u32, 0, 0, 0].into_iter().flat_map(u32::to_le_bytes);
