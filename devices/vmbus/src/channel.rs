@@ -29,6 +29,8 @@ pub trait ChannelDevice: Send {
     fn received(&mut self, channel: &mut OpenChannel, packet: Packet) -> Result<(), RingError>;
     /// The guest closed the channel, or the machine was reset.
     fn closed(&mut self);
+    /// The machine was reset; the channel is closed, if it ever was open.
+    fn reset(&mut self) {}
     /// How often [`ChannelDevice::tick`] is called while the channel is open, in nanoseconds.
     fn period(&self) -> Option<u64> {
         None

@@ -419,7 +419,11 @@ pub struct BusPart(pub Arc<VmBus>);
 
 impl Device for BusPart {
     fn reset(&mut self) {
-        disconnect(&mut self.0.lock());
+        let mut state = self.0.lock();
+        disconnect(&mut state);
+        for channel in &mut state.channels {
+            channel.device.reset();
+        }
         self.0.log.refill();
     }
 

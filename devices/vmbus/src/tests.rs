@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The bus driven as a guest drives it: hypercalls, messages, rings in RAM, a disk, integration components.
 
+mod console;
 mod hostile;
 
 use super::*;

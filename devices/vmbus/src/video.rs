@@ -3,8 +3,9 @@
 //! the picture is and how it is arranged.
 //!
 //! Always true: a picture that is not wholly in RAM is no picture; a guest decides nothing but where it is,
-//! its size up to [`MOST_PIXELS`], and when it has changed. Not here: who looks at it, pointers (the guest
-//! draws its own).
+//! its size up to [`MOST_PIXELS`], and when it has changed. It stays when the channel closes, because what firmware
+//! has started goes on drawing on firmware's (UEFI 2.10 section 12.9), until a driver puts another there or the
+//! machine is reset. Not here: who looks at it, pointers (the guest draws its own).
 
 use crate::channel::{ChannelDevice, OpenChannel};
 use crate::protocol::Offer;
@@ -29,6 +30,8 @@ const SIZE: (u16, u16) = (1024, 768);
 const PIPE_DATA: u32 = 1;
 /// Newest version, minor in the upper half; all of this major version are spoken.
 const MAJOR: u32 = 3;
+/// How a version is accepted. Microsoft's firmware takes no other non-zero value (VideoDxe), Linux any.
+const ACCEPTED: u8 = 2;
 const NEWEST_MINOR: u32 = 5;
 
 /// Message types.
@@ -112,7 +115,7 @@ impl Video {
         let accepted = major == MAJOR && minor <= NEWEST_MINOR;
         let mut body = version.to_le_bytes().to_vec();
         // And one screen.
-        body.extend([accepted.into(), 1]);
+        body.extend([if accepted { ACCEPTED } else { 0 }, 1]);
         Some(body)
     }
 
@@ -272,6 +275,9 @@ impl ChannelDevice for Video {
 
     fn closed(&mut self) {
         self.gpa = None;
+    }
+
+    fn reset(&mut self) {
         self.screen.set(None);
     }
 
