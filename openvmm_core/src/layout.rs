@@ -103,12 +103,13 @@ pub fn resolve(config: &Config, machine: Machine, limits: HostLimits) -> Result<
     let pcie = pcie::Wanted::of(&config.pci, machine)?;
     let limit = machine.low_ram_limit().min(pcie.low_start(machine));
     let ram = split_ram(size, limit, limits.phys_bits)?;
+    let above_ram = ram.last().map_or(0, GpaRange::end).max(FOUR_GIB);
     let high_mmio = if config.vmbus.is_some() {
-        high_mmio(&ram, limits.phys_bits)?
+        high_mmio(above_ram, limits.phys_bits)?
     } else {
         GpaRange::default()
     };
-    let root_complexes = pcie.place(machine, (&ram, high_mmio), limits.phys_bits)?;
+    let root_complexes = pcie.place(machine, above_ram.max(high_mmio.end()), limits.phys_bits)?;
     Ok(MemoryLayout {
         machine,
         ram,
@@ -161,13 +162,11 @@ fn low_mmio(machine: Machine) -> GpaRange {
     GpaRange::new(start, end - start)
 }
 
-/// The gap above RAM, where VMBus devices may have memory (uefi-launch 5.5).
-fn high_mmio(ram: &[GpaRange], bits: u8) -> Result<GpaRange, LayoutError> {
+/// The gap from `above_ram` on, where VMBus devices may have memory (uefi-launch 5.5).
+fn high_mmio(above_ram: u64, bits: u8) -> Result<GpaRange, LayoutError> {
     const LEN: u64 = 512 << 20;
     const ALIGN: u64 = 2 << 20;
-    let end_of_ram = ram.last().map_or(0, GpaRange::end);
-    let first = end_of_ram.max(FOUR_GIB).next_multiple_of(ALIGN);
-    let gap = GpaRange::new(first, LEN);
+    let gap = GpaRange::new(above_ram.next_multiple_of(ALIGN), LEN);
     let space = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
     if gap.end() > space {
         return Err(LayoutError::NoHighGap { end: gap.end(), bits });

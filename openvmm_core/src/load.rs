@@ -126,6 +126,12 @@ fn decide_igvm<'f>(
         IgvmPayload::OpenHcl => bail!("type=openhcl: {NO_VTL2}"),
         IgvmPayload::Auto(settings) => auto(&plan, settings, notes)?,
     };
+    if machine != Machine::HyperV && config.nvram.is_some() {
+        bail!(
+            "--nvram keeps the variables of Microsoft's UEFI, and this is the {} machine; drop --nvram",
+            machine.name()
+        );
+    }
     if matches!(payload, Payload::Uefi(_)) && plan.vp_contexts().all(|(context, _)| context.vp != 0) {
         bail!("the file has no context for the boot processor, so nothing would start the firmware");
     }

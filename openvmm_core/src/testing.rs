@@ -22,6 +22,7 @@ pub(crate) fn config() -> Config {
         test_exit: false,
         pci: PciConfig::default(),
         vmbus: None,
+        if_uefi: None,
         vars: None,
         nvram: None,
         tpm: None,

@@ -16,7 +16,7 @@ use crate::host_values::{self, HostFacts};
 use crate::hyperv_machine;
 use crate::launch;
 use crate::layout::{self, HostLimits};
-use crate::load::{self, Files, Loaded, Notes, Payload};
+use crate::load::{self, Decision, Files, Loaded, Notes, Payload};
 use crate::machine::{self, Machine, MachineSource};
 use crate::power::PowerPort;
 use crate::report::{self, Report, Timings};
@@ -79,7 +79,7 @@ pub fn spawn(options: VmOptions, requests: Requests) -> std::io::Result<Worker> 
 
 /// What `--dry-run` prints: the decisions and the bound plan. Nothing is started.
 pub fn dry_run(
-    config: &Config,
+    config: Config,
     limits: HostLimits,
     entropy: EntropySource,
     report: Option<&Path>,
@@ -87,7 +87,9 @@ pub fn dry_run(
     let mut notes = Notes::quiet();
     let mut timings = Timings::start();
     let files = Files::open(&config.load)?;
-    let mut launcher = Launcher::plan(config, &files, limits, entropy, &mut notes)?;
+    let decision = load::decide(&config, &files, &mut notes)?;
+    let config = config.decided(decision.machine);
+    let mut launcher = Launcher::plan(&config, &files, decision, (limits, entropy), &mut notes)?;
     timings.stage("plan");
     let mut text = String::new();
     launcher.bind(notes.lines(), |_, seen| {
@@ -111,7 +113,9 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
     let mut timings = Timings::start();
     let files = Files::open(&config.load)?;
     let limits = hypervisor.capabilities().into();
-    let mut launcher = Launcher::plan(&config, &files, limits, entropy, &mut notes)?;
+    let decision = load::decide(&config, &files, &mut notes)?;
+    let config = config.decided(decision.machine);
+    let mut launcher = Launcher::plan(&config, &files, decision, (limits, entropy), &mut notes)?;
     timings.stage("plan");
     let (layout, loaded) = (&launcher.layout, &launcher.loaded);
     let frame_buffer = vmbus_devices::frame_buffer(&config, layout);
@@ -179,15 +183,14 @@ struct Launcher<'v> {
 }
 
 impl<'v> Launcher<'v> {
-    /// Decides what the files are, lays out the machine for it, and plans the launch.
+    /// Lays out the machine for what the files were decided to be, and plans the launch.
     fn plan(
         config: &'v Config,
         files: &'v Files,
-        limits: HostLimits,
-        entropy: EntropySource,
+        decision: Decision<'v>,
+        (limits, entropy): (HostLimits, EntropySource),
         notes: &mut Notes,
     ) -> anyhow::Result<Self> {
-        let decision = load::decide(config, files, notes)?;
         let layout = layout::resolve(config, decision.machine, limits)?;
         let payload = decision.payload.clone();
         let loaded = load::plan(config, files, decision, &layout, notes)?;

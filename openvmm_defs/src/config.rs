@@ -29,6 +29,8 @@ pub struct Config {
     pub pci: PciConfig,
     /// VMBus, on the Hyper-V machine only; `None` for a machine without it.
     pub vmbus: Option<VmbusConfig>,
+    /// With `type=auto`: what the machine has instead of `pci` if the file turns out to be Microsoft's UEFI.
+    pub if_uefi: Option<UefiDevices>,
     /// The file that keeps the variables of OVMF (`--vars`); `None` keeps them in RAM until a reset.
     pub vars: Option<PathBuf>,
     /// The file that keeps the variables of Microsoft's UEFI (`--nvram`); `None` keeps them for this VM only.
@@ -43,6 +45,28 @@ pub struct Config {
     pub deterministic: Option<u64>,
     /// Start paused (`-P`).
     pub paused: bool,
+}
+
+/// Devices of a machine with VMBus, where what was given without a controller is on VMBus.
+#[derive(Debug, Clone)]
+pub struct UefiDevices {
+    /// Devices on PCI.
+    pub pci: PciConfig,
+    /// VMBus.
+    pub vmbus: VmbusConfig,
+}
+
+impl Config {
+    /// The configuration once the file has been read, and `machine` is what it needs.
+    #[must_use]
+    pub fn decided(mut self, machine: Machine) -> Self {
+        self.machine = machine;
+        if let Some(devices) = self.if_uefi.take().filter(|_| machine == Machine::HyperV) {
+            self.pci = devices.pci;
+            self.vmbus = Some(devices.vmbus);
+        }
+        self
+    }
 }
 
 /// What the guest starts from.

@@ -207,7 +207,7 @@ pub(crate) struct MachineArgs {
 }
 
 /// Disks and other devices.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct DeviceArgs {
     /// Disk image: [file:]PATH[,ro][,format=raw|qcow2] (write [PATH] if it contains commas): on VMBus SCSI
     /// where there is VMBus (Microsoft's UEFI, --hv), else a virtio-blk disk.

@@ -124,11 +124,17 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
     let mut devices = cli.devices;
     let isolated = cli.machine.isolation.kind != IsolationRequest::None;
     let hyperv = hv_kernel || machine(&load) == Machine::HyperV;
-    let vmbus = (hyperv && !isolated && !cli.machine.no_vmbus)
-        .then(|| devices::vmbus(&mut devices, cli.machine.deterministic.is_some(), hv_kernel))
+    let deterministic = cli.machine.deterministic.is_some();
+    let may_vmbus = !isolated && !cli.machine.no_vmbus;
+    let if_uefi = (may_vmbus && is_auto(&load))
+        .then(|| devices::if_uefi(devices.clone(), deterministic))
         .transpose()
         .map_err(UsageError)?;
-    let mut pci = devices::pci(devices, cli.machine.deterministic.is_some()).map_err(UsageError)?;
+    let vmbus = (hyperv && may_vmbus)
+        .then(|| devices::vmbus(&mut devices, deterministic, hv_kernel))
+        .transpose()
+        .map_err(UsageError)?;
+    let mut pci = devices::pci(devices, deterministic).map_err(UsageError)?;
     if hv_kernel && vmbus.as_ref().is_some_and(|vmbus| vmbus.gfx.is_some()) {
         devices::add_video(&mut pci);
     }
@@ -149,6 +155,7 @@ pub(crate) fn from_cli(cli: Cli, env: Environment<'_>) -> anyhow::Result<Launch>
         com,
         pci,
         vmbus,
+        if_uefi,
         vars: cli.boot.vars,
         nvram: cli.boot.nvram,
         tpm: cli.machine.tpm,
@@ -228,15 +235,22 @@ fn payload(igvm: &IgvmArg, personality: Option<Personality>, settings: UefiSetti
         (Some(IgvmType::Uefi), _) | (None, Some(Personality::Uefi)) => IgvmPayload::Uefi(settings),
         (Some(IgvmType::Linux), _) | (None, Some(Personality::LinuxDirect)) => IgvmPayload::Linux,
         (Some(IgvmType::Test), _) => IgvmPayload::Test,
-        // Whether there is VMBus is decided before the file is read, and most types have none.
-        (Some(IgvmType::Auto), _) => IgvmPayload::Auto(UefiSettings {
-            vmbus: false,
-            ..settings
-        }),
+        (Some(IgvmType::Auto), _) => IgvmPayload::Auto(settings),
         (Some(IgvmType::OpenHcl), _) => IgvmPayload::OpenHcl,
         (Some(IgvmType::Ovmf), _) => IgvmPayload::Ovmf,
         (None, None) => IgvmPayload::Generic,
     }
+}
+
+/// Whether the file decides on the machine.
+fn is_auto(load: &LoadMode) -> bool {
+    matches!(
+        load,
+        LoadMode::Igvm {
+            payload: IgvmPayload::Auto(_),
+            ..
+        }
+    )
 }
 
 /// The machine that a payload asks for. `type=auto` is decided from the file, later.

@@ -39,7 +39,7 @@ pub(crate) fn run(launch: Launch) -> anyhow::Result<u8> {
         trace,
     } = launch;
     if dry {
-        let plan = dry_run(&config, HostLimits::ASSUMED, entropy, report.as_deref())?;
+        let plan = dry_run(config, HostLimits::ASSUMED, entropy, report.as_deref())?;
         return print(&plan);
     }
     if let Some(isolated) = isolated {

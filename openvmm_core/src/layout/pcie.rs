@@ -5,7 +5,7 @@
 //! windows of different complexes never overlap; ECAM is below 4 GiB, because Linux without SMBIOS ignores others.
 //! Not here: the ovmf machine, whose firmware places its own bus.
 
-use super::{FOUR_GIB, LayoutError};
+use super::LayoutError;
 use openvmm_defs::{GpaRange, Machine, PciConfig, RootComplexConfig, RootComplexLayout};
 
 const BUS: u64 = 1 << 20;
@@ -122,12 +122,12 @@ impl Wanted {
         (end - self.low_bytes()) & !(LOW_ALIGN - 1)
     }
 
-    /// Everything at its place; `ram` ends at or below [`Wanted::low_start`] and continues at 4 GiB; above it is
-    /// VMBus's gap, which may be empty.
+    /// Everything at its place: low parts from [`Wanted::low_start`] on, up to which RAM may lie; high parts from
+    /// the gpa `high` on, from where nothing else is.
     pub(super) fn place(
         &self,
         machine: Machine,
-        (ram, gap): (&[GpaRange], GpaRange),
+        mut high: u64,
         phys_bits: u8,
     ) -> Result<Vec<RootComplexLayout>, LayoutError> {
         let mut low = self.low_start(machine);
@@ -141,8 +141,6 @@ impl Wanted {
             .map(|(segment, len)| (segment, take_low(len).gpa))
             .collect();
         let space = 1u64.checked_shl(phys_bits.into()).unwrap_or(u64::MAX);
-        let end_of_ram = ram.last().map_or(0, GpaRange::end);
-        let mut high = end_of_ram.max(gap.end()).max(FOUR_GIB);
         let mut placed = Vec::with_capacity(self.0.len());
         for (uid, complex) in (0..).zip(&self.0) {
             let base = ecams

@@ -8,6 +8,7 @@ use launch_plan::{
     Arch, Contents, ExpectMemory, Import, Isolation, Origin, PageKind, PlanBuilder, PlatformFacts,
     VbsRegister, VbsRegisterName, VbsValue, VpContext, VpState,
 };
+use std::path::PathBuf;
 use vm_loaders::igvm::{EncodeOptions, FormatVersion, encode};
 
 const HERE: Origin = Origin::Host("test");
@@ -46,12 +47,8 @@ fn page(builder: &mut PlanBuilder<'_>, gpa: u64) {
 
 fn nothing(_: &mut PlanBuilder<'static>) {}
 
-/// Loads a file with these platforms as `payload`; the notes, or the error's chain.
-fn load(
-    plans: &[LaunchPlan<'_>],
-    payload: IgvmPayload,
-    machine: Machine,
-) -> Result<(Vec<String>, Machine), String> {
+/// A file with these platforms, in its folder.
+fn written(plans: &[LaunchPlan<'_>]) -> (tempfile::TempDir, PathBuf) {
     let cca = plans.iter().any(|p| p.facts.arch == Arch::Aarch64);
     let format = if cca { FormatVersion::V2 } else { FormatVersion::V1 };
     let encoded = encode(
@@ -67,21 +64,35 @@ fn load(
     encoded
         .write_to(&mut std::fs::File::create(&path).unwrap())
         .unwrap();
+    (dir, path)
+}
+
+/// Loads a file with these platforms as `payload`; the notes, or the error's chain.
+fn load(
+    plans: &[LaunchPlan<'_>],
+    payload: IgvmPayload,
+    machine: Machine,
+) -> Result<(Vec<String>, Machine), String> {
+    let (_dir, path) = written(plans);
     load_file(&path, payload, machine).map_err(|text| text.replace(path.to_str().unwrap(), "x.bin"))
 }
 
-fn load_file(path: &Path, payload: IgvmPayload, machine: Machine) -> Result<(Vec<String>, Machine), String> {
+fn config_of(path: &Path, payload: IgvmPayload, machine: Machine) -> Config {
     let load = LoadMode::Igvm {
         path: path.into(),
         payload,
         relocation: Vtl2Base::File,
         cmdline: String::new(),
     };
-    let config = Config {
+    Config {
         load,
         machine,
         ..testing::config()
-    };
+    }
+}
+
+fn load_file(path: &Path, payload: IgvmPayload, machine: Machine) -> Result<(Vec<String>, Machine), String> {
+    let config = config_of(path, payload, machine);
     let files = Files::open(&config.load).map_err(|e| format!("{:#}", anyhow::Error::from(e)))?;
     let mut notes = Notes::quiet();
     let decision = decide(&config, &files, &mut notes).map_err(|e| format!("{e:#}"))?;
@@ -127,6 +138,23 @@ fn pages_outside_ram_get_memory_on_the_plain_machine_only() {
     );
     let error = load(&[top], IgvmPayload::Linux, Machine::Linux).unwrap_err();
     assert!(error.contains("no -m puts memory there"), "{error}");
+}
+
+#[test]
+fn variables_of_a_firmware_that_is_not_there_are_refused() {
+    let (_dir, path) = written(&[image(Isolation::Vsm, nothing)]);
+    let config = Config {
+        nvram: Some("v".into()),
+        ..config_of(&path, IgvmPayload::Auto(UefiSettings::default()), Machine::Plain)
+    };
+    let files = Files::open(&config.load).unwrap();
+    let error = decide(&config, &files, &mut Notes::quiet()).err().unwrap();
+    assert!(
+        format!("{error:#}").ends_with(
+            "--nvram keeps the variables of Microsoft's UEFI, and this is the plain machine; drop --nvram"
+        ),
+        "{error:#}"
+    );
 }
 
 #[test]

@@ -189,7 +189,13 @@ const MACHINE: &[Rule] = &[
          store such as /usr/share/OVMF/OVMF_VARS_4M.ms.fd",
     ),
     (
-        |c| c.machine.no_vmbus && !c.machine.hv && !c.boot.uefi && !c.igvm_is_uefi(),
+        |c| {
+            c.machine.no_vmbus
+                && !c.machine.hv
+                && !c.boot.uefi
+                && !c.igvm_is_uefi()
+                && c.igvm_type() != Some(IgvmType::Auto)
+        },
         "--no-vmbus takes VMBus from the Hyper-V machine, and this guest gets another one; drop --no-vmbus",
     ),
 ];

@@ -6,7 +6,8 @@
 
 use crate::cli::{DeviceArgs, DiskArg, NetArg, NvmeArg};
 use openvmm_defs::{
-    DiskConfig, GfxConfig, PciConfig, PciDeviceConfig, PciDeviceKind, SerialBackend, TapConfig, VmbusConfig,
+    DiskConfig, GfxConfig, PciConfig, PciDeviceConfig, PciDeviceKind, SerialBackend, TapConfig, UefiDevices,
+    VmbusConfig,
 };
 
 /// VMBus, which takes the disks that name no other controller, and the network interfaces; a kernel without
@@ -31,6 +32,14 @@ pub(super) fn vmbus(
         gfx: args.gfx.then_some(GfxConfig { vnc_port, own_memory }),
         scsi: scsi.collect(),
         nics,
+    })
+}
+
+/// What Microsoft's UEFI gets if that is what is in a file of `type=auto`.
+pub(super) fn if_uefi(mut args: DeviceArgs, deterministic: bool) -> Result<UefiDevices, String> {
+    Ok(UefiDevices {
+        vmbus: vmbus(&mut args, deterministic, false)?,
+        pci: pci(args, deterministic)?,
     })
 }
 

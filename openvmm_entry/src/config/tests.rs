@@ -150,13 +150,9 @@ fn uefi_switches_work_with_both_forms_and_mean_the_same() {
         igvm(&format!("--igvm type=uefi,path=x {switches}")).0,
         IgvmPayload::Uefi(direct.clone())
     );
-    // Whether there is a VMBus is decided before the file is read.
     assert_eq!(
         igvm(&format!("--igvm type=auto,path=x {switches}")).0,
-        IgvmPayload::Auto(UefiSettings {
-            vmbus: false,
-            ..direct
-        })
+        IgvmPayload::Auto(direct)
     );
 }
 
@@ -291,9 +287,20 @@ fn disks_and_networks_go_to_vmbus_where_there_is_vmbus() {
         (None, 4, None)
     );
     assert_eq!(places(&format!("--kernel k {devices}")), (None, 4, None));
-    // What the file is shows later.
-    assert_eq!(
-        places(&format!("--igvm type=auto,path=x.bin {devices}")),
-        (None, 4, Some(false))
-    );
+}
+
+#[test]
+fn file_that_decides_on_the_machine_decides_on_the_devices_places() {
+    let devices = "--disk a --disk b,on=n --virtio-blk c --nvme-pci id=n --net tap:t";
+    let places = |args: &str, machine| {
+        let config = parse(&format!("--igvm type=auto,path=x.bin {devices} {args}")).config;
+        let config = config.decided(machine);
+        let scsi = config.vmbus.map(|vmbus| (vmbus.scsi.len(), vmbus.nics.len()));
+        (config.machine, scsi, config.pci.devices.len())
+    };
+    let (uefi, ovmf) = (Machine::HyperV, Machine::Ovmf);
+    assert_eq!(places("", uefi), (uefi, Some((1, 1)), 2));
+    assert_eq!(places("", ovmf), (ovmf, None, 4));
+    assert_eq!(places("--no-vmbus", uefi), (uefi, None, 4));
+    assert_eq!(places("--isolation snp", uefi), (uefi, None, 4));
 }
