@@ -16,7 +16,7 @@ use crate::host_values::{self, HostFacts};
 use crate::hyperv_machine;
 use crate::launch;
 use crate::layout::{self, HostLimits};
-use crate::load::{self, Decision, Files, Loaded, Notes, Payload};
+use crate::load::{self, Files, Loaded, Notes, Payload};
 use crate::machine::{self, Machine, MachineSource};
 use crate::power::PowerPort;
 use crate::report::{self, Report, Timings};
@@ -79,7 +79,7 @@ pub fn spawn(options: VmOptions, requests: Requests) -> std::io::Result<Worker> 
 
 /// What `--dry-run` prints: the decisions and the bound plan. Nothing is started.
 pub fn dry_run(
-    config: Config,
+    mut config: Config,
     limits: HostLimits,
     entropy: EntropySource,
     report: Option<&Path>,
@@ -87,9 +87,7 @@ pub fn dry_run(
     let mut notes = Notes::quiet();
     let mut timings = Timings::start();
     let files = Files::open(&config.load)?;
-    let decision = load::decide(&config, &files, &mut notes)?;
-    let config = config.decided(decision.machine);
-    let mut launcher = Launcher::plan(&config, &files, decision, (limits, entropy), &mut notes)?;
+    let mut launcher = Launcher::plan(&mut config, &files, limits, entropy, &mut notes)?;
     timings.stage("plan");
     let mut text = String::new();
     launcher.bind(notes.lines(), |_, seen| {
@@ -102,7 +100,7 @@ pub fn dry_run(
 
 fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
     let VmOptions {
-        config,
+        mut config,
         hypervisor,
         serial,
         entropy,
@@ -113,16 +111,14 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
     let mut timings = Timings::start();
     let files = Files::open(&config.load)?;
     let limits = hypervisor.capabilities().into();
-    let decision = load::decide(&config, &files, &mut notes)?;
-    let config = config.decided(decision.machine);
-    let mut launcher = Launcher::plan(&config, &files, decision, (limits, entropy), &mut notes)?;
+    let mut launcher = Launcher::plan(&mut config, &files, limits, entropy, &mut notes)?;
     timings.stage("plan");
-    let (layout, loaded) = (&launcher.layout, &launcher.loaded);
-    let frame_buffer = vmbus_devices::frame_buffer(&config, layout);
+    let (config, layout, loaded) = (launcher.config, &launcher.layout, &launcher.loaded);
+    let frame_buffer = vmbus_devices::frame_buffer(config, layout);
     let memory = allocate(layout, &[&loaded.extra_ram[..], frame_buffer.as_slice()].concat())?;
     let mut parts = Parts::build(
         MachineSource {
-            config: &config,
+            config,
             layout,
             files: &files,
             uefi: match &launcher.payload {
@@ -156,7 +152,7 @@ fn run_vm(options: VmOptions, requests: Requests) -> anyhow::Result<Ended> {
         })
     };
     let trace = trace.map(Trace::create).transpose()?;
-    let vm = parts.into_vm(&config, memory, error_ranges, relaunch, trace.as_ref())?;
+    let vm = parts.into_vm(config, memory, error_ranges, relaunch, trace.as_ref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .context("cannot make the worker's runtime")?;
@@ -183,14 +179,17 @@ struct Launcher<'v> {
 }
 
 impl<'v> Launcher<'v> {
-    /// Lays out the machine for what the files were decided to be, and plans the launch.
+    /// Decides what the files are, lays out the machine for it, and plans the launch. The configuration
+    /// becomes the one of that machine.
     fn plan(
-        config: &'v Config,
+        config: &'v mut Config,
         files: &'v Files,
-        decision: Decision<'v>,
-        (limits, entropy): (HostLimits, EntropySource),
+        limits: HostLimits,
+        entropy: EntropySource,
         notes: &mut Notes,
     ) -> anyhow::Result<Self> {
+        let decision = load::decide(config, files, notes)?;
+        config.decide(decision.machine);
         let layout = layout::resolve(config, decision.machine, limits)?;
         let payload = decision.payload.clone();
         let loaded = load::plan(config, files, decision, &layout, notes)?;

@@ -57,15 +57,13 @@ pub struct UefiDevices {
 }
 
 impl Config {
-    /// The configuration once the file has been read, and `machine` is what it needs.
-    #[must_use]
-    pub fn decided(mut self, machine: Machine) -> Self {
+    /// Takes the devices of `machine`, which is what the file needs, now that it has been read.
+    pub fn decide(&mut self, machine: Machine) {
         self.machine = machine;
         if let Some(devices) = self.if_uefi.take().filter(|_| machine == Machine::HyperV) {
             self.pci = devices.pci;
             self.vmbus = Some(devices.vmbus);
         }
-        self
     }
 }
 

@@ -8,41 +8,23 @@ use super::manifest::{Bytes, Entry, Payload};
 use crate::inspect::platform;
 use crate::overview::schema::Hex;
 use igvm_defs::*;
-use launch_plan::{Isolation, ParameterKind};
-use vm_loaders::igvm::{Header, type_name};
+use launch_plan::ParameterKind;
+use vm_loaders::igvm::{self, Header, isolation_of, type_name};
 
 /// Size of a page of an entry.
 pub(super) const fn page_bytes(large: bool) -> u64 {
     if large { 2 << 20 } else { 4096 }
 }
 
-fn platform_name(typ: IgvmPlatformType) -> String {
-    let isolation = match typ {
-        IgvmPlatformType::NATIVE => Isolation::Native,
-        IgvmPlatformType::VSM_ISOLATION => Isolation::Vsm,
-        IgvmPlatformType::SEV_SNP => Isolation::Snp,
-        IgvmPlatformType::TDX => Isolation::Tdx,
-        IgvmPlatformType::SEV => Isolation::Sev,
-        IgvmPlatformType::SEV_ES => Isolation::SevEs,
-        IgvmPlatformType::CCA => Isolation::Cca,
-        other => return other.0.to_string(),
-    };
-    isolation.name().to_owned()
+fn platform_name(platform: IgvmPlatformType) -> String {
+    isolation_of(platform).map_or_else(|| platform.0.to_string(), |isolation| isolation.name().to_owned())
 }
 
 pub(super) fn platform_type(name: &str) -> Result<IgvmPlatformType, String> {
-    if let Ok(number) = name.parse() {
-        return Ok(IgvmPlatformType(number));
+    match name.parse() {
+        Ok(number) => Ok(IgvmPlatformType(number)),
+        Err(_) => platform(name).map(igvm::platform_type),
     }
-    Ok(match platform(name)? {
-        Isolation::Native => IgvmPlatformType::NATIVE,
-        Isolation::Vsm => IgvmPlatformType::VSM_ISOLATION,
-        Isolation::Sev => IgvmPlatformType::SEV,
-        Isolation::SevEs => IgvmPlatformType::SEV_ES,
-        Isolation::Snp => IgvmPlatformType::SEV_SNP,
-        Isolation::Tdx => IgvmPlatformType::TDX,
-        Isolation::Cca => IgvmPlatformType::CCA,
-    })
 }
 
 const KINDS: [(&str, IgvmPageDataType); 4] = [

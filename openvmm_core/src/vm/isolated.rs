@@ -8,7 +8,7 @@
 
 use super::{Launcher, allocate, write_report};
 use crate::entropy::EntropySource;
-use crate::load::{self, Files, Notes};
+use crate::load::{Files, Notes};
 use crate::report::{Timings, launched_json};
 use openvmm_defs::Config;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub struct IsolatedOptions {
 /// Launches a guest; what it became, for people.
 pub fn launch_isolated(options: IsolatedOptions) -> anyhow::Result<String> {
     let IsolatedOptions {
-        config,
+        mut config,
         hypervisor,
         entropy,
         report,
@@ -39,9 +39,7 @@ pub fn launch_isolated(options: IsolatedOptions) -> anyhow::Result<String> {
     let mut timings = Timings::start();
     let files = Files::open(&config.load)?;
     let limits = hypervisor.capabilities().into();
-    let decision = load::decide(&config, &files, &mut notes)?;
-    let config = config.decided(decision.machine);
-    let mut launcher = Launcher::plan(&config, &files, decision, (limits, entropy), &mut notes)?;
+    let mut launcher = Launcher::plan(&mut config, &files, limits, entropy, &mut notes)?;
     timings.stage("plan");
     let memory = allocate(&launcher.layout, &launcher.loaded.extra_ram)?;
     let vp_count = launcher.layout.vp_count;

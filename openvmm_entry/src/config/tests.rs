@@ -293,8 +293,8 @@ fn disks_and_networks_go_to_vmbus_where_there_is_vmbus() {
 fn file_that_decides_on_the_machine_decides_on_the_devices_places() {
     let devices = "--disk a --disk b,on=n --virtio-blk c --nvme-pci id=n --net tap:t";
     let places = |args: &str, machine| {
-        let config = parse(&format!("--igvm type=auto,path=x.bin {devices} {args}")).config;
-        let config = config.decided(machine);
+        let mut config = parse(&format!("--igvm type=auto,path=x.bin {devices} {args}")).config;
+        config.decide(machine);
         let scsi = config.vmbus.map(|vmbus| (vmbus.scsi.len(), vmbus.nics.len()));
         (config.machine, scsi, config.pci.devices.len())
     };

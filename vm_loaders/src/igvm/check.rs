@@ -13,9 +13,10 @@ use super::codes::{Code, Severity};
 use super::file::File;
 use super::header::{Header, HeaderError, RawHeader, Section};
 use super::interpret::interpret;
+use super::platform_type::isolation_of;
 use super::problem::{Problem, Problems};
 use directives::Areas;
-use igvm_defs::{IGVM_VHS_SUPPORTED_PLATFORM, IgvmPlatformType};
+use igvm_defs::IGVM_VHS_SUPPORTED_PLATFORM;
 use launch_plan::{Arch, Isolation};
 
 /// A platform that a file supports.
@@ -33,20 +34,6 @@ pub struct Platform {
     pub header: u32,
     /// File offset of its header.
     pub file_offset: u32,
-}
-
-/// The isolation of an IGVM platform type.
-pub(super) fn isolation_of(platform: IgvmPlatformType) -> Option<Isolation> {
-    Some(match platform {
-        IgvmPlatformType::NATIVE => Isolation::Native,
-        IgvmPlatformType::VSM_ISOLATION => Isolation::Vsm,
-        IgvmPlatformType::SEV_SNP => Isolation::Snp,
-        IgvmPlatformType::TDX => Isolation::Tdx,
-        IgvmPlatformType::SEV => Isolation::Sev,
-        IgvmPlatformType::SEV_ES => Isolation::SevEs,
-        IgvmPlatformType::CCA => Isolation::Cca,
-        _ => return None,
-    })
 }
 
 /// What the pass found out.

@@ -13,6 +13,7 @@ use super::context;
 use super::endorse;
 use super::file::FormatVersion;
 use super::header::Header;
+use super::platform_type::platform_type;
 use igvm_defs::*;
 use launch_plan::{
     Arch, Contents, Import, Isolation, LaunchPlan, PageContents, PageKind, ParameterArea, PlanPage, StepKind,
@@ -119,18 +120,6 @@ struct Encoder<'p> {
     areas: u32,
     mask: u32,
     isolation: Isolation,
-}
-
-fn platform_type(isolation: Isolation) -> IgvmPlatformType {
-    match isolation {
-        Isolation::Native => IgvmPlatformType::NATIVE,
-        Isolation::Vsm => IgvmPlatformType::VSM_ISOLATION,
-        Isolation::Sev => IgvmPlatformType::SEV,
-        Isolation::SevEs => IgvmPlatformType::SEV_ES,
-        Isolation::Snp => IgvmPlatformType::SEV_SNP,
-        Isolation::Tdx => IgvmPlatformType::TDX,
-        Isolation::Cca => IgvmPlatformType::CCA,
-    }
 }
 
 impl<'p> Encoder<'p> {
