@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //! From the start of a program to the guest's first byte: time, CPU time and memory, against bare KVM and
-//! QEMU's microvm.
+//! QEMU's microvm; and to the first line of a firmware on the Hyper-V machine.
 //!
-//! Always true: 128 MiB of RAM and one processor everywhere; the clock starts before the program does and
-//! stops when the byte arrives here; CPU time and memory are read from /proc at that moment, while the
+//! Always true: 128 MiB of RAM (the firmware: 2 GiB) and one processor everywhere; the clock starts before
+//! the program does and stops when the byte or the line's end arrives here; CPU time and memory are read from /proc at that moment, while the
 //! program still lives, and then it is killed by its handle. Bare KVM ends with the byte and says its own
 //! figures instead (`virt_kvm`'s example `floor`), private memory left out.
 
@@ -25,13 +25,22 @@ struct Sample {
     private_dirty_mb: Option<f64>,
 }
 
-/// A program that starts a guest which writes one byte to standard output.
+/// A program that starts a guest which writes to standard output.
 struct Contender {
     name: &'static str,
     program: String,
     args: Vec<String>,
+    /// What is waited for.
+    until: Until,
     /// It ends with the byte and prints its figures as JSON on standard error.
     says_figures: bool,
+}
+
+/// The output that ends a sample.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    Byte,
+    Line,
 }
 
 /// Starts every program `count` times in turns and prints the medians.
@@ -44,10 +53,12 @@ pub(super) fn run(count: usize) -> Result<()> {
             samples.push(sample(contender)?);
         }
     }
-    println!("\nstart to the guest's first byte, 128 MiB, 1 VP, medians of {count}");
+    println!(
+        "\nstart to the guest's first byte (hv_probe: line), 128 MiB (hv_probe: 2 GiB), 1 VP, medians of {count}"
+    );
     println!(
         "{:<34} {:>9} {:>8} {:>9} {:>14}",
-        "", "byte ms", "CPU ms", "RSS MB", "private dirty"
+        "", "ms", "CPU ms", "RSS MB", "private dirty"
     );
     for (contender, samples) in contenders.iter().zip(&samples) {
         let median = |of: fn(&Sample) -> f64| median(samples.iter().map(of).collect());
@@ -65,49 +76,51 @@ pub(super) fn run(count: usize) -> Result<()> {
     Ok(())
 }
 
-fn contenders() -> Result<Vec<Contender>> {
+/// Files that guests are started from.
+struct Guests {
+    elf: String,
+    igvm: String,
+    /// Microsoft's firmware interface, `hv_probe` in it.
+    uefi: String,
+}
+
+/// Makes the files, and the programs that are ours.
+fn guests() -> Result<Guests> {
     let out = workspace::root().join("out/bench");
     std::fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
-    let (flat, elf) = (out.join("first_byte.bin"), out.join("first_byte.elf"));
-    std::fs::write(&flat, payloads::FIRST_BYTE)?;
-    std::fs::write(&elf, payloads::FIRST_BYTE_ELF)?;
-    Cmd::cargo([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "igvmtool",
-        "--package",
-        "openvmm_entry",
-    ])
-    .run()?;
-    let igvm = out.join("first_byte.igvm");
-    Cmd::new(
-        &workspace::shown(&workspace::binary("igvmtool", Profile::Release)),
-        ["build", "--platform", "native"],
-    )
-    .args([
-        "--manifest",
-        "manifests/first-byte.json",
-        "--output",
-        &workspace::shown(&igvm),
-    ])
-    .args(["--resource", &format!("first_byte={}", workspace::shown(&flat))])
-    .run()?;
+    let packages = ["--package", "igvmtool", "--package", "openvmm_entry"];
+    Cmd::cargo(["build", "--locked", "--release"])
+        .args(packages)
+        .run()?;
+    let at = |name: &str| out.join(name);
+    std::fs::write(at("first_byte.bin"), payloads::FIRST_BYTE)?;
+    std::fs::write(at("first_byte.elf"), payloads::FIRST_BYTE_ELF)?;
+    std::fs::write(at("hv_probe.fd"), payloads::uefi_probe::hv_firmware())?;
+    build_igvm(
+        &["--platform", "native", "--manifest", "manifests/first-byte.json"],
+        ("first_byte", &at("first_byte.bin")),
+        &at("first_byte.igvm"),
+    )?;
+    build_igvm(
+        &["--guest", "none", "--manifest", "manifests/uefi-x64.json"],
+        ("uefi", &at("hv_probe.fd")),
+        &at("hv_probe.igvm"),
+    )?;
+    let path = |name: &str| at(name).display().to_string();
+    Ok(Guests {
+        elf: path("first_byte.elf"),
+        igvm: path("first_byte.igvm"),
+        uefi: format!("type=uefi,path={}", path("hv_probe.igvm")),
+    })
+}
 
+fn contenders() -> Result<Vec<Contender>> {
+    let guests = guests()?;
     let kvm = Path::new("/dev/kvm").exists();
     let mut list = Vec::new();
     if kvm {
-        Cmd::cargo([
-            "build",
-            "--locked",
-            "--release",
-            "--package",
-            "virt_kvm",
-            "--example",
-            "floor",
-        ])
-        .run()?;
+        let example = ["--release", "--package", "virt_kvm", "--example", "floor"];
+        Cmd::cargo(["build", "--locked"]).args(example).run()?;
         let floor = workspace::binary("examples/floor", Profile::Release);
         list.push(Contender {
             says_figures: true,
@@ -116,45 +129,88 @@ fn contenders() -> Result<Vec<Contender>> {
     } else {
         println!("bench: there is no /dev/kvm; only the software CPU is measured");
     }
-    let openvmm = workspace::binary("openvmm", Profile::Release);
-    let elf_path = elf.display().to_string();
-    let igvm_path = igvm.display().to_string();
-    for (name, hypervisor, boot) in [
-        ("openvmm, IGVM, KVM", "kvm", ["--igvm", &igvm_path]),
-        ("openvmm, PVH ELF, KVM", "kvm", ["--kernel", &elf_path]),
-        ("openvmm, IGVM, software CPU", "soft", ["--igvm", &igvm_path]),
-    ] {
-        if kvm || hypervisor != "kvm" {
-            let more = ["-m", "128MB", "--hypervisor", hypervisor];
-            list.push(contender(name, &openvmm, &[&boot[..], &more].concat()));
-        }
-    }
-    if !installed("qemu-system-x86_64") {
+    let usable = |hypervisor: &str| kvm || hypervisor != "kvm";
+    list.extend(
+        ours(&guests)
+            .into_iter()
+            .filter(|(on, _)| usable(on))
+            .map(|c| c.1),
+    );
+    if installed("qemu-system-x86_64") {
+        list.extend(
+            qemus(&guests)
+                .into_iter()
+                .filter(|(on, _)| usable(on))
+                .map(|c| c.1),
+        );
+    } else {
         println!("bench: qemu-system-x86_64 is not installed; QEMU is not measured");
-        return Ok(list);
-    }
-    for (name, accelerator) in [("QEMU microvm, KVM", "kvm"), ("QEMU microvm, TCG", "tcg")] {
-        if kvm || accelerator != "kvm" {
-            let args = [
-                "-M",
-                "microvm",
-                "-accel",
-                accelerator,
-                "-m",
-                "128",
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-serial",
-                "stdio",
-                "-kernel",
-                &elf_path,
-            ];
-            list.push(contender(name, Path::new("qemu-system-x86_64"), &args));
-        }
     }
     Ok(list)
+}
+
+/// This program, each with the hypervisor that it takes.
+fn ours(guests: &Guests) -> Vec<(&'static str, Contender)> {
+    let openvmm = workspace::binary("openvmm", Profile::Release);
+    let byte = |name, hypervisor, boot: [&str; 2]| {
+        let more = ["-m", "128MB", "--hypervisor", hypervisor];
+        (
+            hypervisor,
+            contender(name, &openvmm, &[&boot[..], &more].concat()),
+        )
+    };
+    let line = |name, hypervisor| {
+        let args = [
+            "--igvm",
+            &guests.uefi,
+            "-m",
+            "2GB",
+            "-p",
+            "1",
+            "--hypervisor",
+            hypervisor,
+        ];
+        let contender = Contender {
+            until: Until::Line,
+            ..contender(name, &openvmm, &args)
+        };
+        (hypervisor, contender)
+    };
+    vec![
+        byte("openvmm, IGVM, KVM", "kvm", ["--igvm", &guests.igvm]),
+        byte("openvmm, PVH ELF, KVM", "kvm", ["--kernel", &guests.elf]),
+        byte("openvmm, IGVM, software CPU", "soft", ["--igvm", &guests.igvm]),
+        line("openvmm, hv_probe's line, KVM", "kvm"),
+        line("openvmm, hv_probe's line, soft CPU", "soft"),
+    ]
+}
+
+/// QEMU's microvm, each with its accelerator.
+fn qemus(guests: &Guests) -> Vec<(&'static str, Contender)> {
+    let microvm = |name, accelerator: &'static str| {
+        let machine = ["-M", "microvm", "-accel", accelerator, "-m", "128"];
+        let bare = ["-nodefaults", "-no-user-config", "-display", "none"];
+        let guest = ["-serial", "stdio", "-kernel", &guests.elf];
+        let args = [&machine[..], &bare, &guest].concat();
+        (
+            accelerator,
+            contender(name, Path::new("qemu-system-x86_64"), &args),
+        )
+    };
+    vec![
+        microvm("QEMU microvm, KVM", "kvm"),
+        microvm("QEMU microvm, TCG", "tcg"),
+    ]
+}
+
+/// Builds an IGVM file of a manifest from one resource, a name and a file.
+fn build_igvm(options: &[&str], (name, resource): (&str, &Path), output: &Path) -> Result<()> {
+    let igvmtool = workspace::shown(&workspace::binary("igvmtool", Profile::Release));
+    Cmd::new(&igvmtool, ["build"])
+        .args(options.iter().copied())
+        .args(["--output", &workspace::shown(output)])
+        .args(["--resource", &format!("{name}={}", workspace::shown(resource))])
+        .run()
 }
 
 fn contender(name: &'static str, program: &Path, args: &[&str]) -> Contender {
@@ -163,6 +219,7 @@ fn contender(name: &'static str, program: &Path, args: &[&str]) -> Contender {
         name,
         program: program.display().to_string(),
         args,
+        until: Until::Byte,
         says_figures: false,
     }
 }
@@ -184,7 +241,7 @@ fn sample(contender: &Contender) -> Result<Sample> {
         .spawn()
         .with_context(|| format!("cannot start {}", contender.name))?;
     let mut out = child.stdout.take().context("no standard output")?;
-    let arrived = out.read_exact(&mut [0]);
+    let arrived = wait_for(&mut out, contender.until);
     let first_byte_ms = start.elapsed().as_secs_f64() * 1e3;
     let seen = match child.stderr.take() {
         Some(mut figures) => {
@@ -197,8 +254,24 @@ fn sample(contender: &Contender) -> Result<Sample> {
     // It may have ended by itself; then there is nothing to kill.
     let _ = child.kill();
     child.wait()?;
-    arrived.with_context(|| format!("{}: the guest's byte did not come", contender.name))?;
+    arrived.with_context(|| {
+        format!(
+            "{}: the guest's {:?} did not come",
+            contender.name, contender.until
+        )
+    })?;
     seen.with_context(|| format!("{} ended too early to be looked at", contender.name))
+}
+
+/// Reads as far as `until`.
+fn wait_for(out: &mut impl Read, until: Until) -> std::io::Result<()> {
+    let mut byte = [0];
+    loop {
+        out.read_exact(&mut byte)?;
+        if matches!(until, Until::Byte) || byte == *b"\n" {
+            return Ok(());
+        }
+    }
 }
 
 /// What a program says of itself.
@@ -270,6 +343,16 @@ mod tests {
             (2.5, 1.5, 2.0)
         );
         assert!(said("{}", 1.0).is_err() && said("", 1.0).is_err());
+    }
+
+    #[test]
+    fn line_is_waited_for_to_its_end() {
+        let mut text = &b"ab\ncd"[..];
+        wait_for(&mut text, Until::Byte).unwrap();
+        assert_eq!(text, b"b\ncd");
+        wait_for(&mut text, Until::Line).unwrap();
+        assert_eq!(text, b"cd");
+        assert!(wait_for(&mut text, Until::Line).is_err());
     }
 
     #[test]
