@@ -142,7 +142,7 @@ fn link(out: &Path, sources: &Path, payload: &Payload) -> Result<()> {
         .arg(&elf);
     if payload.base == FIRMWARE {
         // It has to fit its volume, and is not there to be fast.
-        command.arg("-Copt-level=s");
+        command.arg("-Copt-level=z");
     }
     run(command)?;
     let flat = flatten(&std::fs::read(&elf)?, payload.base)

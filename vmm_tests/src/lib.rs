@@ -20,9 +20,11 @@ pub mod files;
 mod process;
 pub mod programs;
 mod report;
+mod viewer;
 mod vm;
 
 pub use backend::{Backend, skip};
 pub use process::{Ended, Process};
 pub use report::Report;
+pub use viewer::Viewer;
 pub use vm::{Vm, VmBuilder};

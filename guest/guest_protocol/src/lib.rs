@@ -14,6 +14,7 @@ mod hash;
 pub mod igvm_probe;
 pub mod ports;
 pub mod report;
+pub mod screen;
 pub mod uefi_image;
 
 pub use hash::Fnv1a;

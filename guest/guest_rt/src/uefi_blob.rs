@@ -290,9 +290,30 @@ fn check_mmio(payload: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Segment, first bus, last bus of each aperture.
-pub fn apertures(payload: &[u8]) -> impl Iterator<Item = (u16, u8, u8)> + '_ {
-    payload
-        .chunks_exact(40)
-        .filter_map(|entry| Some((u16_at(entry, 0)?, entry[2], entry[3])))
+/// What a host bridge has (3.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aperture {
+    /// Segment.
+    pub segment: u16,
+    /// First bus.
+    pub first_bus: u8,
+    /// Last bus.
+    pub last_bus: u8,
+    /// Window for BARs below 4 GiB: gpa and length.
+    pub low: (u64, u64),
+    /// The same above 4 GiB.
+    pub high: (u64, u64),
+}
+
+/// The apertures in order.
+pub fn apertures(payload: &[u8]) -> impl Iterator<Item = Aperture> + '_ {
+    payload.chunks_exact(40).filter_map(|entry| {
+        Some(Aperture {
+            segment: u16_at(entry, 0)?,
+            first_bus: entry[2],
+            last_bus: entry[3],
+            low: (u64_at(entry, 8)?, u64_at(entry, 16)?),
+            high: (u64_at(entry, 24)?, u64_at(entry, 32)?),
+        })
+    })
 }

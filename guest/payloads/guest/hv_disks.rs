@@ -66,7 +66,8 @@ pub(crate) fn check_disks(blob: &Blob<'_>) {
             entry[10],
             entry[11],
         );
-        let matching = apertures(windows).any(|aperture| aperture == (segment, first, last));
+        let matching =
+            apertures(windows).any(|a| (a.segment, a.first_bus, a.last_bus) == (segment, first, last));
         check(
             "aperture-of-bridge",
             matching,

@@ -11,10 +11,13 @@ mod hv_bios;
 mod hv_disks;
 mod hv_hypercalls;
 mod hv_interface;
+mod hv_keyboard;
+mod hv_message;
 mod hv_ring;
 mod hv_scsi;
 mod hv_signed;
 mod hv_time;
+mod hv_video;
 mod hv_vmbus;
 mod nvme;
 mod virtio_blk;
@@ -55,7 +58,7 @@ fn main(_entry: &Entry) -> End {
     hv_signed::check_writes();
     hv_bios::check_variables();
     if blob.flags() & VMBUS_DISABLED == 0 {
-        hv_vmbus::check_bus();
+        hv_vmbus::check_bus(&blob);
     } else {
         hv_vmbus::check_absent();
     }

@@ -123,10 +123,13 @@ fn show_structure(blob: &Blob<'_>, structure: &Structure<'_>) {
 }
 
 fn show_apertures(payload: &[u8]) {
-    for (segment, first, last) in uefi_blob::apertures(payload) {
+    for aperture in uefi_blob::apertures(payload) {
         info(
             "aperture",
-            format_args!("segment {segment} buses {first:#x}..={last:#x}"),
+            format_args!(
+                "segment {} buses {:#x}..={:#x}",
+                aperture.segment, aperture.first_bus, aperture.last_bus
+            ),
         );
     }
 }

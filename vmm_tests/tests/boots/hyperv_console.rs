@@ -3,79 +3,8 @@
 
 use crate::guests::{Linux, kernel};
 use crate::hyperv::hyperv;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
-use vmm_tests::{Vm, programs, skip};
-
-/// A client of RFC 6143, no better than it has to be.
-struct Viewer {
-    stream: TcpStream,
-    size: (usize, usize),
-}
-
-impl Viewer {
-    fn connect(address: &str) -> Self {
-        let stream = TcpStream::connect(address).expect("the server is there");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .expect("a timeout");
-        let mut viewer = Self { stream, size: (0, 0) };
-        assert_eq!(&viewer.read::<12>(), b"RFB 003.008\n");
-        viewer.write(b"RFB 003.008\n");
-        assert_eq!(viewer.read(), [1, 1]);
-        viewer.write(&[1]);
-        assert_eq!(viewer.read(), [0; 4]);
-        viewer.write(&[1]);
-        let init: [u8; 24] = viewer.read();
-        let half = |at: usize| usize::from(u16::from_be_bytes([init[at], init[at + 1]]));
-        viewer.size = (half(0), half(2));
-        let mut name = vec![0; usize::from(init[23])];
-        viewer.stream.read_exact(&mut name).expect("a name");
-        viewer
-    }
-
-    fn read<const N: usize>(&mut self) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.stream.read_exact(&mut bytes).expect("the server answers");
-        bytes
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server listens");
-    }
-
-    fn press(&mut self, symbol: u32) {
-        for down in [1, 0] {
-            let [a, b, c, d] = symbol.to_be_bytes();
-            self.write(&[4, down, 0, 0, a, b, c, d]);
-        }
-    }
-
-    /// The whole picture: rows of pixels.
-    fn picture(&mut self) -> Vec<u32> {
-        let (width, height) = self.size;
-        let [a, b] = (width as u16).to_be_bytes();
-        let [c, d] = (height as u16).to_be_bytes();
-        self.write(&[3, 0, 0, 0, 0, 0, a, b, c, d]);
-        assert_eq!(self.read(), [0, 0, 0, 1], "one rectangle");
-        self.read::<12>();
-        let mut bytes = vec![0; width * height * 4];
-        self.stream.read_exact(&mut bytes).expect("a picture");
-        let pixels = bytes.chunks_exact(4);
-        pixels
-            .map(|p| u32::from_le_bytes([p[0], p[1], p[2], 0]))
-            .collect()
-    }
-}
-
-/// The address behind the server's log line.
-fn vnc_address(vm: &mut Vm) -> String {
-    vm.wait_for_err("vnc: listening on 127.0.0.1:");
-    let log = vm.transcript();
-    let (_, behind) = log.rsplit_once("vnc: listening on ").expect("it was just seen");
-    behind.split_whitespace().next().expect("an address").to_owned()
-}
+use vmm_tests::{Viewer, programs, skip};
 
 #[test]
 fn what_is_typed_at_the_prompt_and_in_a_vnc_client_arrives_at_the_guests_keyboard() {
@@ -89,7 +18,7 @@ fn what_is_typed_at_the_prompt_and_in_a_vnc_client_arrives_at_the_guests_keyboar
         Err(reason) => return skip(NAME, &reason),
     };
     let mut vm = hyperv(&linux).args(["--gfx", "--vnc-port", "0"]).start();
-    let address = vnc_address(&mut vm);
+    let address = Viewer::address(&mut vm);
     vm.wait_for("ready for keys");
     vm.send(b"\x11type Hello, World!\n");
     vm.wait_for("prompt typed: Hello, World!");
@@ -118,10 +47,10 @@ fn a_vnc_client_sees_what_the_guest_has_drawn() {
         Err(reason) => return skip(NAME, &reason),
     };
     let mut vm = hyperv(&linux).args(["--gfx", "--vnc-port", "0"]).start();
-    let address = vnc_address(&mut vm);
+    let address = Viewer::address(&mut vm);
     vm.wait_for("drawn");
     let mut viewer = Viewer::connect(&address);
-    assert_eq!(viewer.size, (1024, 768));
+    assert_eq!(viewer.size(), (1024, 768));
     let picture = viewer.picture();
     for (y, row) in picture.chunks_exact(1024).enumerate().skip(384) {
         let expected = if y % 2 == 0 { 0x33_2211 } else { 0xCC_BBAA };

@@ -14,6 +14,7 @@ mod firmware_stops;
 mod guide;
 mod hyperv;
 mod hyperv_devices;
+mod hyperv_screen;
 mod images;
 mod interop;
 mod isolation;
