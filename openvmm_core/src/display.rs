@@ -84,17 +84,5 @@ fn frame(screen: &Screen, memory: &DmaMemory) -> Frame {
 
 fn read(picture: &Picture, memory: &DmaMemory) -> Option<Frame> {
     let (width, height) = (picture.width.try_into().ok()?, picture.height.try_into().ok()?);
-    let mut pixels = Vec::with_capacity(usize::from(width) * usize::from(height));
-    let mut row = vec![0; usize::from(width) * 4];
-    for y in 0..u64::from(height) {
-        // The picture was checked to lie in RAM when the guest said where it is.
-        memory
-            .read(picture.gpa + y * u64::from(picture.pitch), &mut row)
-            .ok()?;
-        pixels.extend(
-            row.chunks_exact(4)
-                .map(|p| u32::from_le_bytes([p[0], p[1], p[2], 0])),
-        );
-    }
-    Frame::new(width, height, pixels)
+    Frame::new(width, height, picture.pixels(memory)?)
 }

@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod log;
+mod reached;
 
 pub use log::LogMeter;
+pub use reached::Reached;
 
 use std::fmt::Display;
 use std::process::ExitCode;

@@ -95,11 +95,11 @@ const SOAKS: &[Soak] = &[
     },
     Soak {
         name: "hyperv",
-        about: "random registers, hypercalls, channel messages and rings of Hyper-V guests, 1000 operations each",
+        about: "Hyper-V guests: 1000 operations on one of 8 channels, host at work, 500 on registers, hypercalls, messages, rings",
         package: "vmbus",
         example: "hyperv_fuzz",
         starts_openvmm: false,
-        count: 40_000,
+        count: 80_000,
         chunk: 2000,
     },
     Soak {

@@ -65,6 +65,21 @@ pub struct Picture {
     pub pitch: u32,
 }
 
+impl Picture {
+    /// Its pixels as they are now, row by row, 0x00RRGGBB; `None` when they are not in `memory`.
+    pub fn pixels(&self, memory: &DmaMemory) -> Option<Vec<u32>> {
+        let mut pixels = Vec::new();
+        let mut row = vec![0; self.width as usize * PIXEL as usize];
+        for y in 0..u64::from(self.height) {
+            let at = self.gpa.checked_add(y * u64::from(self.pitch))?;
+            memory.read(at, &mut row).ok()?;
+            let (words, _) = row.as_chunks();
+            pixels.extend(words.iter().map(|word| u32::from_le_bytes(*word) & 0xFF_FFFF));
+        }
+        Some(pixels)
+    }
+}
+
 /// The host's end of a screen.
 #[derive(Debug, Clone, Default)]
 pub struct Screen(Arc<Shared>);

@@ -86,7 +86,7 @@ impl Exchange {
     pub(super) fn text(&self) -> String {
         let mut text = format!(" told {}", self.told);
         for (key, value) in &self.pairs {
-            text += &format!(" {key}={value:?}");
+            text += &format!(" {}={value:?}", key.escape_debug());
         }
         text
     }
@@ -152,6 +152,16 @@ mod tests {
         assert_eq!(exchange.text(), " told true OSName=\"Debian\"");
         exchange.again();
         assert_eq!(exchange.question().unwrap()[4], 0);
+    }
+
+    #[test]
+    fn what_a_guest_says_is_shown_without_control_characters() {
+        let mut exchange = Exchange::default();
+        exchange.answered(0, &[]);
+        let mut answer = vec![0; 8];
+        answer.extend(pair(("a\u{1b}[2J", "b\r")));
+        exchange.answered(0, &answer);
+        assert_eq!(exchange.text(), r#" told true a\u{1b}[2J="b\r""#);
     }
 
     #[test]
