@@ -84,6 +84,11 @@ on_every_backend! {
         every_set(&Vm::builder(backend).uefi_igvm(file.path()));
     }
 
+    fn a_file_that_is_found_to_be_this_firmware_gets_the_same_machine(backend) {
+        let file = files::hv_probe();
+        every_set(&Vm::builder(backend).typed_igvm("auto", file.path()));
+    }
+
     fn direct_boot_has_the_same_machine(backend) {
         let firmware = files::hv_probe_firmware();
         every_set(&Vm::builder(backend).args(["--uefi", "--uefi-firmware", arg(firmware.path())]));
