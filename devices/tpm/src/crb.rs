@@ -6,7 +6,7 @@
 //! registers; while a command runs, `start` reads 1 and writes to the registers wait for nothing and change
 //! nothing that the command uses.
 
-use crate::swtpm::{HEADER, MOST, Swtpm, SwtpmError};
+use crate::swtpm::{HEADER, MOST, Plug, Swtpm, SwtpmError, size_of};
 use chipset_device::{Device, MmioDevice, PortDevice, lock, unclaimed};
 use guest_memory::{DmaMemory, MemoryError};
 use io_thread::{Bell, Job, Progress, Worker};
@@ -139,9 +139,10 @@ pub struct Crb {
     bell: Arc<Bell>,
 }
 
-/// The registers in memory; the TPM's thread ends with them.
+/// The registers in memory; the TPM's thread ends with them, whatever the program does.
 pub struct TpmRegisters {
     crb: Arc<Crb>,
+    plug: Plug,
     _thread: Worker,
 }
 
@@ -162,6 +163,7 @@ enum Failure {
 impl Crb {
     /// Starts a TPM as after power on; gives the devices that it is on the bus.
     pub fn start(tpm: Swtpm, memory: DmaMemory) -> std::io::Result<(TpmRegisters, TpmPorts)> {
+        let plug = tpm.plug()?;
         let crb = Arc::new(Self {
             memory,
             tpm: Mutex::new(tpm),
@@ -170,7 +172,11 @@ impl Crb {
         });
         let thread = Worker::spawn("tpm", crb.bell.clone(), crb.clone())?;
         let ports = TpmPorts(crb.clone());
-        let registers = TpmRegisters { crb, _thread: thread };
+        let registers = TpmRegisters {
+            crb,
+            plug,
+            _thread: thread,
+        };
         Ok((registers, ports))
     }
 
@@ -178,55 +184,71 @@ impl Crb {
         lock(&self.state)
     }
 
-    /// The command that waits, and where its response goes.
-    fn command(&self, state: &State) -> Result<(Vec<u8>, u64, usize), Failure> {
-        let (command, response, most) = state.places();
-        let read = |bytes: &mut [u8]| match state.pages {
-            Some(_) => self.memory.read(command, bytes),
+    /// The bytes of the command that waits.
+    fn command(&self, state: &State) -> Result<Vec<u8>, Failure> {
+        let (gpa, _, most) = state.places();
+        let read = |at: usize, bytes: &mut [u8]| match state.pages {
+            Some(_) => self.memory.read(gpa + at as u64, bytes),
             None => {
-                bytes.copy_from_slice(&state.buffer[..bytes.len()]);
+                bytes.copy_from_slice(&state.buffer[at..at + bytes.len()]);
                 Ok(())
             }
         };
-        let mut header = [0; HEADER];
-        read(&mut header)?;
-        let size = u32::from_be_bytes([header[2], header[3], header[4], header[5]]) as usize;
+        let mut bytes = vec![0; HEADER];
+        read(0, &mut bytes)?;
+        let size = size_of(&bytes);
         if !(HEADER..=most).contains(&size) {
             return Err(Failure::Length(size, most));
         }
-        let mut bytes = vec![0; size];
-        read(&mut bytes)?;
-        Ok((bytes, response, most))
+        bytes.resize(size, 0);
+        // The guest may write to pages meanwhile: a header is read once, or swtpm would wait for another size.
+        read(HEADER, &mut bytes[HEADER..])?;
+        Ok(bytes)
     }
 
-    fn run(&self) -> Result<(), Failure> {
-        let mut state = self.state();
-        if !state.start {
-            return Ok(());
-        }
-        let (command, response, most) = self.command(&state)?;
-        let (life, fresh) = (state.life, std::mem::take(&mut state.fresh));
-        state.commands += 1;
-        drop(state);
+    fn execute(&self, command: &[u8], fresh: bool) -> Result<Vec<u8>, SwtpmError> {
         let mut tpm = lock(&self.tpm);
         if fresh {
             tpm.power_cycle()?;
         }
-        let answer = tpm.execute(&command)?;
-        drop(tpm);
-        let mut state = self.state();
-        if state.life != life {
-            return Ok(());
-        }
+        tpm.execute(command)
+    }
+
+    fn answer(&self, state: &mut State, answer: &[u8]) -> Result<(), Failure> {
+        let (_, response, most) = state.places();
         if answer.len() > most {
             return Err(SwtpmError::Response(answer.len()).into());
         }
         match state.pages {
-            Some(_) => self.memory.write(response, &answer)?,
-            None => state.buffer[..answer.len()].copy_from_slice(&answer),
+            Some(_) => self.memory.write(response, answer)?,
+            None => state.buffer[..answer.len()].copy_from_slice(answer),
         }
-        state.start = false;
         Ok(())
+    }
+
+    /// Runs the command that waits, if there is one.
+    fn run(&self) {
+        let mut state = self.state();
+        if !state.start {
+            return;
+        }
+        state.commands += 1;
+        let (life, fresh) = (state.life, std::mem::take(&mut state.fresh));
+        let command = self.command(&state);
+        drop(state);
+        let answer = command.and_then(|command| Ok(self.execute(&command, fresh)?));
+        let mut state = self.state();
+        // Whoever asked is gone: it gets no answer, and what has failed is no fault of the new life's.
+        if state.life != life {
+            return;
+        }
+        let outcome = answer.and_then(|answer| self.answer(&mut state, &answer));
+        state.fatal = outcome.is_err();
+        state.start = false;
+        drop(state);
+        if let Err(error) = outcome {
+            tracing::error!("tpm: {error}; the guest sees a fatal error");
+        }
     }
 
     fn write(&self, offset: u64, value: u32) {
@@ -252,12 +274,16 @@ impl Crb {
 
 impl Job for Crb {
     fn work(&self) -> Progress {
-        if let Err(error) = self.run() {
-            tracing::error!("tpm: {error}; the guest sees a fatal error");
-            self.state().fatal = true;
-            self.state().start = false;
-        }
+        self.run();
         Progress::Idle
+    }
+}
+
+impl Drop for TpmRegisters {
+    fn drop(&mut self) {
+        // A command that runs has nobody to answer any more.
+        self.crb.reset();
+        self.plug.pull();
     }
 }
 

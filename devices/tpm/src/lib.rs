@@ -16,4 +16,4 @@ mod swtpm;
 mod tests;
 
 pub use crb::{Crb, LEN, MMIO, PORTS, TpmPorts, TpmRegisters};
-pub use swtpm::{Swtpm, SwtpmError};
+pub use swtpm::{Patience, Swtpm, SwtpmError};

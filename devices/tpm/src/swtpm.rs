@@ -2,25 +2,45 @@
 //! A client of swtpm: commands to control it on one Unix socket, TPM commands and responses on another that
 //! it is handed over the first (swtpm's manual, "swtpm_ioctls").
 //!
-//! Always true: waiting for the program is bounded; a response is as long as its header says and at most
-//! [`MOST`]. Not here: what commands mean.
+//! Always true: waiting for the program is bounded, however little it sends at a time; a response is as long as
+//! its header says and at most [`MOST`]; what comes unasked is thrown away when the TPM is turned off and on.
+//! Not here: what commands mean.
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use std::io::{self, IoSlice, Read, Write};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest command and response.
 pub(crate) const MOST: usize = 4096;
 /// Bytes of the header of a command and a response: tag, size, code.
 pub(crate) const HEADER: usize = 10;
-/// Making an RSA key may take this long on a busy host; the firmware gives up after 90 seconds, too.
-const COMMAND: Duration = Duration::from_secs(90);
-/// What controls the program answers at once.
-const CONTROL: Duration = Duration::from_secs(10);
+/// Most bytes that come unasked.
+const MOST_UNASKED: usize = 16 * MOST;
+
+/// How long the program may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For a TPM command.
+    pub command: Duration,
+    /// For what controls it.
+    pub control: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            // Making an RSA key may take this long on a busy host; the firmware gives up after 90 seconds, too.
+            command: Duration::from_secs(90),
+            // It answers at once.
+            control: Duration::from_secs(10),
+        }
+    }
+}
 
 /// Control commands.
 mod control {
@@ -54,6 +74,9 @@ pub enum SwtpmError {
     /// The response makes no sense.
     #[error("swtpm gives a response of {0} bytes; it must have {HEADER} to {MOST}")]
     Response(usize),
+    /// It does not stop talking.
+    #[error("swtpm has sent more than {MOST_UNASKED} bytes that nobody asked for")]
+    Unasked,
 }
 
 /// A running swtpm.
@@ -61,6 +84,9 @@ pub enum SwtpmError {
 pub struct Swtpm {
     control: UnixStream,
     data: UnixStream,
+    patience: Patience,
+    /// Control commands whose results have not come yet.
+    owed: u32,
 }
 
 impl Swtpm {
@@ -70,57 +96,139 @@ impl Swtpm {
             path: path.to_owned(),
             error,
         })?;
-        control.set_read_timeout(Some(CONTROL))?;
-        control.set_write_timeout(Some(CONTROL))?;
         let (data, theirs) = UnixStream::pair()?;
-        data.set_read_timeout(Some(COMMAND))?;
-        data.set_write_timeout(Some(CONTROL))?;
-        hand_over(&control, &theirs)?;
-        let mut tpm = Self { control, data };
-        tpm.result(control::SET_DATA_FD)?;
+        let mut tpm = Self::over(control, data, Patience::default());
+        hand_over(&tpm.control, &theirs)?;
+        tpm.result(control::SET_DATA_FD, Instant::now() + tpm.patience.control)?;
         Ok(tpm)
     }
 
-    /// Sockets that are set up already.
-    #[cfg(test)]
-    pub(crate) fn from_parts(control: UnixStream, data: UnixStream) -> Self {
-        Self { control, data }
+    /// A program that has both sockets already, for tests that have none of their own.
+    pub fn over(control: UnixStream, data: UnixStream, patience: Patience) -> Self {
+        Self {
+            control,
+            data,
+            patience,
+            owed: 0,
+        }
+    }
+
+    /// What ends all waiting for the program, from another thread.
+    pub(crate) fn plug(&self) -> io::Result<Plug> {
+        Ok(Plug([self.control.try_clone()?, self.data.try_clone()?]))
     }
 
     /// Turns the TPM off and on.
     pub fn power_cycle(&mut self) -> Result<(), SwtpmError> {
         self.call(control::STOP, &[])?;
+        // A command that was given up may have been answered since, and would be taken for the next one's.
+        self.forget_unasked()?;
         // No flags: volatile state is lost, as it should be.
         self.call(control::INIT, &[0; 4])
     }
 
     /// Runs one command.
     pub fn execute(&mut self, command: &[u8]) -> Result<Vec<u8>, SwtpmError> {
-        self.data.write_all(command)?;
+        let end = Instant::now() + self.patience.command;
+        write_until(&self.data, command, end)?;
         let mut response = vec![0; HEADER];
-        self.data.read_exact(&mut response)?;
-        let size = u32::from_be_bytes([response[2], response[3], response[4], response[5]]) as usize;
+        read_until(&self.data, &mut response, end)?;
+        let size = size_of(&response);
         if !(HEADER..=MOST).contains(&size) {
             return Err(SwtpmError::Response(size));
         }
         response.resize(size, 0);
-        self.data.read_exact(&mut response[HEADER..])?;
+        read_until(&self.data, &mut response[HEADER..], end)?;
         Ok(response)
     }
 
     fn call(&mut self, command: u32, body: &[u8]) -> Result<(), SwtpmError> {
-        self.control.write_all(&[&command.to_be_bytes(), body].concat())?;
-        self.result(command)
+        let end = Instant::now() + self.patience.control;
+        write_until(&self.control, &[&command.to_be_bytes(), body].concat(), end)?;
+        self.result(command, end)
     }
 
-    fn result(&mut self, command: u32) -> Result<(), SwtpmError> {
+    /// The result of the control command that was sent last; those before it were given up, but come first.
+    fn result(&mut self, command: u32, end: Instant) -> Result<(), SwtpmError> {
+        self.owed += 1;
         let mut bytes = [0; 4];
-        self.control.read_exact(&mut bytes)?;
+        while self.owed > 0 {
+            read_until(&self.control, &mut bytes, end)?;
+            self.owed -= 1;
+        }
         match u32::from_be_bytes(bytes) {
             0 => Ok(()),
             result => Err(SwtpmError::Refused { command, result }),
         }
     }
+
+    fn forget_unasked(&self) -> Result<(), SwtpmError> {
+        let mut bytes = [0; MOST];
+        for _ in 0..MOST_UNASKED / MOST {
+            match recv(&self.data, &mut bytes, RecvFlags::DONTWAIT) {
+                // The next command will say that it has hung up.
+                Ok((_, 0)) | Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(io::Error::from(errno).into()),
+            }
+        }
+        Err(SwtpmError::Unasked)
+    }
+}
+
+/// Both sockets of a program.
+#[derive(Debug)]
+pub(crate) struct Plug([UnixStream; 2]);
+
+impl Plug {
+    /// Whoever waits for the program is told that it has hung up.
+    pub(crate) fn pull(&self) {
+        for socket in &self.0 {
+            // One that is closed already needs no end.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// The size in the header of a command or a response, which has [`HEADER`] bytes.
+pub(crate) fn size_of(header: &[u8]) -> usize {
+    u32::from_be_bytes([header[2], header[3], header[4], header[5]]) as usize
+}
+
+/// What is left until `end`; a timeout of zero would be none at all.
+fn left(end: Instant) -> io::Result<Option<Duration>> {
+    match end.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+        left => Ok(Some(left)),
+    }
+}
+
+fn read_until(mut stream: &UnixStream, bytes: &mut [u8], end: Instant) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        stream.set_read_timeout(left(end)?)?;
+        match stream.read(rest) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(read) => rest = &mut rest[read..],
+            // Before the end of time, or at it.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn write_until(mut stream: &UnixStream, bytes: &[u8], end: Instant) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        stream.set_write_timeout(left(end)?)?;
+        match stream.write(rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Sends the command that takes a descriptor, with `theirs` as that.

@@ -22,8 +22,21 @@ struct Rig {
 
 /// A program that accepts every control command and gives `answers` to TPM commands, then hangs up.
 fn rig(answers: Vec<Vec<u8>>) -> Rig {
-    let (control, mut their_control) = UnixStream::pair().unwrap();
     let (data, mut their_data) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let mut command = [0; COMMAND.len()];
+            their_data.read_exact(&mut command).unwrap();
+            assert_eq!(command, COMMAND);
+            their_data.write_all(&answer).unwrap();
+        }
+    });
+    rig_over(data, Patience::default())
+}
+
+/// A program with one end of `data` that accepts every control command.
+fn rig_over(data: UnixStream, patience: Patience) -> Rig {
+    let (control, mut their_control) = UnixStream::pair().unwrap();
     std::thread::spawn(move || {
         let mut command = [0; 8];
         // Stop, then start with flags; once for each life of the machine.
@@ -34,16 +47,8 @@ fn rig(answers: Vec<Vec<u8>>) -> Rig {
             their_control.write_all(&[0; 4]).unwrap();
         }
     });
-    std::thread::spawn(move || {
-        for answer in answers {
-            let mut command = [0; COMMAND.len()];
-            their_data.read_exact(&mut command).unwrap();
-            assert_eq!(command, COMMAND);
-            their_data.write_all(&answer).unwrap();
-        }
-    });
     let ram = GuestMemory::allocate(&[(0, 0x10_000)]).unwrap();
-    let (registers, ports) = Crb::start(Swtpm::from_parts(control, data), ram.dma()).unwrap();
+    let (registers, ports) = Crb::start(Swtpm::over(control, data, patience), ram.dma()).unwrap();
     Rig {
         registers,
         ports,
@@ -73,6 +78,19 @@ impl Rig {
         u32::from_le_bytes(bytes)
     }
 
+    /// Puts the command into the buffer behind the registers.
+    fn put_command(&mut self) {
+        for (at, pair) in (0x80..).step_by(2).zip(COMMAND.chunks(2)) {
+            self.registers.mmio_write(at, pair);
+        }
+    }
+
+    fn response(&mut self) -> [u8; RESPONSE.len()] {
+        let mut response = [0; RESPONSE.len()];
+        self.registers.mmio_read(0x80, &mut response);
+        response
+    }
+
     /// Starts the command and waits for its end; the status.
     fn run(&mut self) -> u32 {
         self.set(0x4C, 1);
@@ -90,13 +108,9 @@ fn a_command_in_the_buffer_behind_the_registers_is_answered_there() {
     let mut rig = rig(vec![RESPONSE.to_vec()]);
     assert_eq!(rig.word(0x58), 0xF80);
     assert_eq!((rig.word(0x5C), rig.word(0x60)), (0xFED4_0080, 0));
-    for (at, pair) in (0x80..).step_by(2).zip(COMMAND.chunks(2)) {
-        rig.registers.mmio_write(at, pair);
-    }
+    rig.put_command();
     assert_eq!(rig.run(), 0);
-    let mut response = [0; RESPONSE.len()];
-    rig.registers.mmio_read(0x80, &mut response);
-    assert_eq!(response, RESPONSE);
+    assert_eq!(rig.response(), RESPONSE);
 }
 
 #[test]
@@ -142,6 +156,89 @@ fn wrong_lengths_and_a_program_that_hangs_up_are_fatal_until_the_machine_is_rese
     rig.registers.reset();
     rig.port(1, Some(PAGES as u32));
     assert_eq!(rig.run(), 1, "nobody answers");
+}
+
+#[test]
+fn what_comes_too_late_is_not_the_answer_of_the_next_life() {
+    let mut late = vec![0x80, 1, 0xFF, 0, 0, 0, 0, 0, 0, 0];
+    late.extend([0xEE; 40]);
+    let mut rig = rig(vec![late, RESPONSE.to_vec()]);
+    rig.put_command();
+    assert_eq!(rig.run(), 1, "it has no sound size, and more behind it");
+    rig.registers.reset();
+    rig.put_command();
+    assert_eq!((rig.run(), rig.response()), (0, RESPONSE));
+}
+
+#[test]
+fn a_program_that_sends_little_at_a_time_is_not_waited_for_longer() {
+    let (data, mut theirs) = UnixStream::pair().unwrap();
+    let patience = Patience {
+        command: Duration::from_millis(300),
+        ..Patience::default()
+    };
+    std::thread::spawn(move || {
+        let long = [0x80, 1, 0, 0, 0x10, 0]
+            .iter()
+            .copied()
+            .chain(std::iter::repeat(0));
+        for byte in long {
+            if theirs.write_all(&[byte]).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let mut rig = rig_over(data, patience);
+    rig.put_command();
+    // As it would stay, if each byte were waited for anew, for over a minute.
+    assert_eq!(rig.run(), 1);
+}
+
+#[test]
+fn a_late_result_of_the_control_socket_is_not_taken_for_the_next() {
+    let (control, mut theirs) = UnixStream::pair().unwrap();
+    let (data, _theirs) = UnixStream::pair().unwrap();
+    let patience = Patience {
+        control: Duration::from_millis(200),
+        ..Patience::default()
+    };
+    let mut tpm = Swtpm::over(control, data, patience);
+    assert!(
+        matches!(tpm.power_cycle(), Err(SwtpmError::Io(_))),
+        "no result yet"
+    );
+    // Of the first stop; of the second; of the start.
+    for result in [0_u32, 0, 7] {
+        theirs.write_all(&result.to_be_bytes()).unwrap();
+    }
+    let error = tpm.power_cycle().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SwtpmError::Refused {
+                command: 2,
+                result: 7
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_machine_ends_while_a_command_runs() {
+    let (data, _theirs) = UnixStream::pair().unwrap();
+    let mut rig = rig_over(data, Patience::default());
+    rig.put_command();
+    rig.set(0x4C, 1);
+    std::thread::sleep(Duration::from_millis(50));
+    let begin = Instant::now();
+    // No VP waits for it either.
+    assert_eq!((rig.word(0x4C), rig.word(0x44)), (1, 0));
+    rig.registers.reset();
+    assert_eq!(rig.word(0x4C), 0);
+    drop(rig.registers);
+    assert!(begin.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
