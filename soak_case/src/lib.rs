@@ -15,6 +15,7 @@ pub use reached::Reached;
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Reproducible random numbers: xorshift64*.
 #[derive(Debug, Clone)]
@@ -70,6 +71,9 @@ fn spread(x: u64) -> u64 {
     let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)
 }
+
+/// The case that runs.
+static CASE: AtomicU64 = AtomicU64::new(0);
 
 /// Which cases a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,9 +131,29 @@ impl Cases {
         self.first..self.first.saturating_add(self.count)
     }
 
+    /// Ends the process when a case takes longer than `limit`.
+    #[must_use]
+    pub fn limited(self, limit: Duration) -> Self {
+        let watch = move || {
+            let mut last = (CASE.load(Ordering::Relaxed), Instant::now());
+            loop {
+                std::thread::sleep(limit / 8);
+                let number = CASE.load(Ordering::Relaxed);
+                if number != last.0 {
+                    last = (number, Instant::now());
+                } else if last.1.elapsed() > limit {
+                    let seed = self.seed;
+                    eprintln!("case {number} hangs; repeat with --seed {seed} --first {number} --count 1");
+                    std::process::exit(1);
+                }
+            }
+        };
+        std::thread::spawn(watch);
+        self
+    }
+
     /// Does `case` with the number of each; stops at the first that fails or panics, and names it.
     pub fn run<E: Display>(self, mut case: impl FnMut(u64) -> Result<(), E>) -> ExitCode {
-        static CASE: AtomicU64 = AtomicU64::new(0);
         let Self { seed, first, count } = self;
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |what| {

@@ -103,6 +103,15 @@ const SOAKS: &[Soak] = &[
         chunk: 2000,
     },
     Soak {
+        name: "tpm",
+        about: "random registers, ports and commands of a TPM whose program is late, wrong or gone, 1000 operations each",
+        package: "tpm",
+        example: "tpm_fuzz",
+        starts_openvmm: false,
+        count: 10_000,
+        chunk: 500,
+    },
+    Soak {
         name: "uefi-device",
         about: "random commands, descriptors, logs and events of the UEFI device, 1000 on each: no panic, names that end",
         package: "uefi_device",
