@@ -10,7 +10,7 @@ use crate::machine::Pending;
 use crate::serial::{SerialBridge, SerialEnd};
 use anyhow::Context;
 use block::{Disk, DiskOptions};
-use chipset::machine::{Composition, RootComplex};
+use chipset::machine::{BarsBy, Composition, RootComplex};
 use chipset_device::MmioDevice;
 use guest_memory::DmaMemory;
 use nvme::NvmePci;
@@ -62,8 +62,13 @@ pub(crate) fn add(
         adder.added.boot_order.extend(boot_path(device, bdf));
     }
     if let Bus::Complexes(complexes) = adder.bus {
+        let by = if config.firmware_places_bars() {
+            BarsBy::Firmware
+        } else {
+            BarsBy::Vmm
+        };
         for (_, complex) in complexes {
-            adder.composition.finish_root_complex(complex)?;
+            adder.composition.finish_root_complex(complex, by)?;
         }
     }
     Ok(adder.added)

@@ -65,6 +65,20 @@ impl Config {
             self.vmbus = Some(devices.vmbus);
         }
     }
+
+    /// Whether Microsoft's UEFI starts, and is to place BARs itself.
+    pub fn firmware_places_bars(&self) -> bool {
+        let settings = match &self.load {
+            LoadMode::Uefi { settings, .. } => Some(settings),
+            LoadMode::Igvm { payload, .. } => match payload {
+                IgvmPayload::Uefi(settings) => Some(settings),
+                IgvmPayload::Auto(settings) => Some(settings).filter(|_| self.machine == Machine::HyperV),
+                _ => None,
+            },
+            _ => None,
+        };
+        settings.is_some_and(|settings| !settings.pci_preassigned)
+    }
 }
 
 /// What the guest starts from.
@@ -193,7 +207,7 @@ pub struct UefiSettings {
     pub secure_boot_template: Option<PathBuf>,
     /// VMBus present; clear sets flag 30.
     pub vmbus: bool,
-    /// BARs are programmed by the VMM: flag 31.
+    /// BARs are placed by the VMM: flag 31. Clear with `--uefi-enumerate-pci`: the firmware does it.
     pub pci_preassigned: bool,
     /// SMBIOS strings by blob structure type (0x06..0x11, 0x1A..0x1F).
     pub smbios: Vec<(u32, String)>,

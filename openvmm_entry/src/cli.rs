@@ -119,6 +119,9 @@ pub(crate) struct UefiArgs {
     /// Bounce all DMA.
     #[arg(long)]
     pub(crate) uefi_force_dma_bounce: bool,
+    /// Leave it to the firmware to place the BARs of PCI devices, which otherwise have addresses when it starts.
+    #[arg(long)]
+    pub(crate) uefi_enumerate_pci: bool,
     /// Do not show the front page when nothing boots.
     #[arg(long)]
     pub(crate) disable_frontpage: bool,

@@ -224,8 +224,7 @@ fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4], gfx: bool) -> UefiSe
         secure_boot: args.secure_boot,
         secure_boot_template: args.secure_boot_template.clone(),
         serial: com.iter().any(|b| *b != SerialBackend::None),
-        // The firmware is told what the machine has: resources are assigned (flag 31).
-        pci_preassigned: true,
+        pci_preassigned: !args.uefi_enumerate_pci,
         ..UefiSettings::default()
     }
 }

@@ -9,7 +9,7 @@
 mod q35;
 mod root_complex;
 
-pub use root_complex::RootComplex;
+pub use root_complex::{BarsBy, RootComplex};
 
 use crate::bus::{BusError, Chipset, ChipsetBuilder, PortWidth};
 use crate::ioapic::{self, IoApic};

@@ -4,10 +4,10 @@
 //! Always true: after [`BarAssigner::assign`] every memory BAR of the segment has an address of its own inside
 //! the windows; decoding is left off. A reset does it again, behind the functions' own.
 
-use crate::{Bdf, PciRoot, lock};
+use crate::{Bdf, PciFunction, PciRoot, lock};
 use chipset_device::Device;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// A BAR that has no room.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,14 @@ pub struct NoRoom {
     pub bar: u8,
     /// Its size in bytes.
     pub size: u64,
+}
+
+/// Where one BAR goes.
+struct Placement {
+    function: Arc<Mutex<dyn PciFunction>>,
+    offset: u16,
+    len: usize,
+    gpa: u64,
 }
 
 /// Places the BARs of one segment's functions.
@@ -39,11 +47,25 @@ impl BarAssigner {
 
     /// Writes an address to every memory BAR, 64-bit ones to the high window first.
     pub fn assign(&self) -> Result<(), NoRoom> {
+        for place in self.plan()? {
+            let bytes = place.gpa.to_le_bytes();
+            let mut function = lock(&place.function);
+            function.config().write(place.offset, &bytes[..place.len]);
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for every memory BAR; what else places them finds it too.
+    pub fn check(&self) -> Result<(), NoRoom> {
+        self.plan().map(|_| ())
+    }
+
+    fn plan(&self) -> Result<Vec<Placement>, NoRoom> {
         let (mut low, mut high) = (self.low.clone(), self.high.clone());
+        let mut plan = Vec::new();
         for (bdf, function) in self.root.functions() {
-            let mut function = lock(&function);
-            let config = function.config();
-            for bar in config.bars() {
+            let mut locked = lock(&function);
+            for bar in locked.config().bars() {
                 let Some(wide) = bar.memory_width() else { continue };
                 let above = if wide { take(&mut high, bar.size) } else { None };
                 let place = above.or_else(|| take(&mut low, bar.size)).ok_or(NoRoom {
@@ -51,11 +73,15 @@ impl BarAssigner {
                     bar: bar.index,
                     size: bar.size,
                 })?;
-                let len = if wide { 8 } else { 4 };
-                config.write(bar.offset(), &place.to_le_bytes()[..len]);
+                plan.push(Placement {
+                    function: function.clone(),
+                    offset: bar.offset(),
+                    len: if wide { 8 } else { 4 },
+                    gpa: place,
+                });
             }
         }
-        Ok(())
+        Ok(plan)
     }
 }
 
@@ -82,8 +108,7 @@ impl Device for BarAssigner {
 mod tests {
     use super::*;
     use crate::testing::Place;
-    use crate::{Bar, BarKind, ConfigSpace, Identity, PciFunction};
-    use std::sync::Mutex;
+    use crate::{Bar, BarKind, ConfigSpace, Identity};
 
     struct Card(ConfigSpace);
     impl Device for Card {
@@ -124,7 +149,16 @@ mod tests {
         root.add(Bdf::new(0, 1, 0), second.clone()).unwrap();
         let mut assigner = BarAssigner::new(root, 0xC000_0000..0xC010_0000, 0x1_0000_0000..0x1_0010_0000);
         assigner.assign().unwrap_err();
+        assigner.check().unwrap_err();
         assigner.high.end += 0x10_0000;
+        assigner.check().unwrap();
+        lock(&first).0.write(4, &[2, 0]);
+        assert_eq!(
+            a[0].now(),
+            None,
+            "nothing is placed by a check that succeeds or an assignment that fails"
+        );
+        lock(&first).reset();
         for _ in 0..2 {
             assigner.reset();
             assert!(a.iter().chain(&b).all(|p| p.now().is_none()));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! Disks behind the root complexes of the blob, as the firmware finds them: ECAM of the MCFG, an aperture for each
-//! bridge, BARs as the host has placed them (msvm-machine section 8).
+//! bridge, BARs as the host has placed them or, with flag 31 clear, without addresses (msvm-machine section 8).
 //!
 //! Always true: a block of each disk is written, read back, and left so; without root complexes nothing is touched.
 //! Not here: disks on VMBus (`hv_scsi`).
@@ -10,12 +10,15 @@ use crate::virtio_blk::{Disk, IOERR, OK, UNSUPP};
 use crate::virtio_pci::Function;
 use guest_rt::acpi::{u16_at, u64_at};
 use guest_rt::report::{check, equal, info};
-use guest_rt::uefi_blob::{Blob, apertures, types};
+use guest_rt::uefi_blob::{Aperture, Blob, apertures, types};
 use guest_rt::{memory, paging};
 
 /// The block that is written, counted in sectors, and how much of it.
 pub(crate) const BLOCK: u32 = 8;
 pub(crate) const LEN: u32 = 4096;
+
+/// What the blob sets when BARs have addresses.
+const BARS_PLACED: u64 = 1 << 31;
 
 const DATA: u64 = 0xA0_0000;
 const BACK: u64 = 0xA1_0000;
@@ -58,7 +61,11 @@ pub(crate) fn check_disks(blob: &Blob<'_>) {
         return;
     };
     let windows = blob.find(types::APERTURES).unwrap_or(&[]);
-    equal("bars-are-assigned", blob.flags() >> 31 & 1, 1);
+    let placed = blob.flags() & BARS_PLACED != 0;
+    info(
+        "bars",
+        format_args!("{}", if placed { "placed" } else { "to place" }),
+    );
     for entry in table.bytes()[44..].chunks_exact(16) {
         let (base, segment, first, last) = (
             u64_at(entry, 0).unwrap_or(0),
@@ -66,41 +73,72 @@ pub(crate) fn check_disks(blob: &Blob<'_>) {
             entry[10],
             entry[11],
         );
-        let matching =
-            apertures(windows).any(|a| (a.segment, a.first_bus, a.last_bus) == (segment, first, last));
+        let aperture =
+            apertures(windows).find(|a| (a.segment, a.first_bus, a.last_bus) == (segment, first, last));
         check(
             "aperture-of-bridge",
-            matching,
+            aperture.is_some(),
             format_args!("segment {segment} buses {first} to {last}"),
         );
+        let Some(mut aperture) = aperture else { continue };
         let ecam = base + (u64::from(first) << 20);
         if let Some(function) = Function::find(ecam, VIRTIO_BLK) {
-            check_virtio(&function);
+            check_virtio(&function, (!placed).then_some(&mut aperture));
         }
         if let Some(function) = Function::find(ecam, NVME) {
-            check_nvme(&function);
+            check_nvme(&function, (!placed).then_some(&mut aperture));
         }
     }
 }
 
-/// What the firmware does to BAR 0 that the host has placed: finds its size, restores it, turns the function on.
-fn open(name: &str, function: &Function) -> u64 {
+/// What the firmware does to BAR 0: finds its size, restores it or places it in `aperture`, turns the function on.
+fn open(name: &str, function: &Function, aperture: Option<&mut Aperture>) -> u64 {
     const COMMAND: u64 = 4;
     const BAR: u64 = 0x10;
+    const BARS: u64 = 6;
     /// I/O, memory, bus master, parity and system errors, as the firmware sets it.
     const ON: u32 = 0x27;
+    let on = function.read(COMMAND) & 7;
     function.write(COMMAND, 0);
     let before = function.read(BAR);
+    let wide = before & 6 == 4;
     function.write(BAR, u32::MAX);
     let size = u64::from(!(function.read(BAR) & !0xF)) + 1;
     function.write(BAR, before);
+    if let Some(aperture) = aperture {
+        let empty = (0..BARS).all(|bar| function.read(BAR + bar * 4) & !0xF == 0);
+        check(
+            "bar-without-address",
+            empty && on == 0,
+            format_args!("{before:#x}"),
+        );
+        let window = if wide {
+            &mut aperture.high
+        } else {
+            &mut aperture.low
+        };
+        let bar = take(window, size);
+        function.write(BAR, bar as u32);
+        if wide {
+            function.write(BAR + 4, (bar >> 32) as u32);
+        }
+    }
     function.write(COMMAND, ON);
-    let wide = before & 6 == 4;
     let above = if wide { function.read(BAR + 4) } else { 0 };
-    let bar = u64::from(before & !0xF) | u64::from(above) << 32;
+    let bar = u64::from(function.read(BAR) & !0xF) | u64::from(above) << 32;
     let right = bar != 0 && bar % size == 0 && map(bar);
     check(name, right, format_args!("{bar:#x} size {size:#x}"));
     bar
+}
+
+/// The last `size` bytes of a window, a power of two: not where the host would begin. 0 when there is no room.
+fn take((gpa, len): &mut (u64, u64), size: u64) -> u64 {
+    let place = (*gpa + *len).saturating_sub(size) & !(size - 1);
+    if place < *gpa {
+        return 0;
+    }
+    *len = place - *gpa;
+    place
 }
 
 /// Makes an address above 4 GiB reachable, one to one and uncached; the runtime's tables end there.
@@ -119,9 +157,9 @@ fn map(gpa: u64) -> bool {
     paging::translate(paging::root(), gpa) == Some(gpa)
 }
 
-fn check_virtio(function: &Function) {
+fn check_virtio(function: &Function, aperture: Option<&mut Aperture>) {
     info("virtio-blk", format_args!("device {}", function.device()));
-    let bar = open("virtio-blk-bar", function);
+    let bar = open("virtio-blk-bar", function, aperture);
     equal("virtio-blk-revision", u64::from(function.read(8)) & 0xFF, 1);
     let subsystem = function.read(0x2C) >> 16;
     check(
@@ -159,10 +197,10 @@ fn check_virtio(function: &Function) {
     );
 }
 
-fn check_nvme(function: &Function) {
+fn check_nvme(function: &Function, aperture: Option<&mut Aperture>) {
     info("nvme", format_args!("device {}", function.device()));
     equal("nvme-class", (function.read(8) >> 8).into(), NVME_CLASS);
-    let bar = open("nvme-bar", function);
+    let bar = open("nvme-bar", function, aperture);
     let Some(mut disk) = Controller::start(bar, NVME_QUEUES, false) else {
         check("nvme-driver", false, format_args!("it takes no driver"));
         return;

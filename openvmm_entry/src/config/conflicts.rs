@@ -230,7 +230,7 @@ fn uefi_switches(cli: &Cli) -> Result<(), String> {
 }
 
 /// The settings of the configuration blob, and which were given.
-fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 10] {
+fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 11] {
     let args = &cli.uefi;
     [
         (args.uefi_debug, "--uefi-debug"),
@@ -239,6 +239,7 @@ fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 10] {
             "--uefi-enable-memory-protections",
         ),
         (args.uefi_force_dma_bounce, "--uefi-force-dma-bounce"),
+        (args.uefi_enumerate_pci, "--uefi-enumerate-pci"),
         (args.disable_frontpage, "--disable-frontpage"),
         (args.default_boot_always_attempt, "--default-boot-always-attempt"),
         (args.battery, "--battery"),

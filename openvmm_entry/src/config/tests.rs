@@ -123,7 +123,8 @@ fn a_uefi_igvm_accepts_disable_as_its_only_relocation() {
 #[test]
 fn uefi_switches_work_with_both_forms_and_mean_the_same() {
     let switches = "--uefi-debug --disable-frontpage --uefi-console-mode com2 --default-boot-always-attempt \
-                    --uefi-enable-memory-protections --uefi-force-dma-bounce --com2 none --com1 none";
+                    --uefi-enable-memory-protections --uefi-force-dma-bounce --uefi-enumerate-pci --com2 none \
+                    --com1 none";
     let direct = match parse(&format!("--uefi --uefi-firmware f.fd {switches}"))
         .config
         .load
@@ -142,7 +143,7 @@ fn uefi_switches_work_with_both_forms_and_mean_the_same() {
             console_mode: UefiConsoleMode::Com2,
             serial: false,
             vmbus: true,
-            pci_preassigned: true,
+            pci_preassigned: false,
             ..UefiSettings::default()
         }
     );

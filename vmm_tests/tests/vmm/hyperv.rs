@@ -16,7 +16,8 @@ const SECURITY_VIOLATION: u32 = 26;
 
 const TWO_GIB: [&str; 4] = ["-m", "2GB", "-p", "1"];
 
-/// The device sets of msvm-machine section 13: nothing but the board; disks on PCIe; a disk on VMBus; and all together.
+/// The device sets of msvm-machine section 13: nothing but the board; disks on PCIe, whose
+/// BARs have addresses or have none; a disk on VMBus; and all together.
 struct Set {
     options: &'static [&'static str],
     /// Options that take a disk of their own, and what comes behind its path.
@@ -25,7 +26,7 @@ struct Set {
     checks: &'static [&'static str],
 }
 
-const SETS: [Set; 4] = [
+const SETS: [Set; 5] = [
     Set {
         options: &["--no-vmbus"],
         disks: &[],
@@ -40,6 +41,11 @@ const SETS: [Set; 4] = [
         options: &[],
         disks: &[("--disk", "")],
         checks: &["vmbus-unload", "scsi-compare", "no-aperture"],
+    },
+    Set {
+        options: &["--no-vmbus", "--nvme-pci", "id=n", "--uefi-enumerate-pci"],
+        disks: &[("--disk", ""), ("--disk", ",on=n")],
+        checks: &["bar-without-address", "virtio-blk-compare", "nvme-compare"],
     },
     Set {
         options: &["--nvme-pci", "id=n", "-p", "2"],

@@ -3,7 +3,7 @@
 //! PCI is described by tables rather than found through a host bridge.
 //!
 //! Always true: functions are root complex integrated endpoints on the first bus; BARs are placed by the VMM,
-//! again after each reset.
+//! again after each reset, unless firmware is to do it, and fit their windows either way.
 
 use super::Composition;
 use crate::bus::BusError;
@@ -19,6 +19,15 @@ pub struct RootComplex {
     /// Its functions.
     pub root: Arc<PciRoot>,
     layout: RootComplexLayout,
+}
+
+/// Who places the BARs behind a root complex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BarsBy {
+    /// The VMM, before the guest starts.
+    Vmm,
+    /// Firmware in the guest, which finds them without addresses.
+    Firmware,
 }
 
 impl RootComplex {
@@ -46,13 +55,21 @@ impl Composition {
     }
 
     /// Places the BARs of a root complex's functions, now and after each reset; call it when all are there.
-    pub fn finish_root_complex(&mut self, complex: RootComplex) -> Result<(), BusError> {
+    /// Where firmware is to do it instead, they only have to fit.
+    pub fn finish_root_complex(&mut self, complex: RootComplex, by: BarsBy) -> Result<(), BusError> {
         let (low, high) = (complex.layout.low_mmio, complex.layout.high_mmio);
         let assigner = BarAssigner::new(complex.root, low.gpa..low.end(), high.gpa..high.end());
-        assigner.assign().map_err(|error| BusError::Pci {
+        let fits = match by {
+            BarsBy::Vmm => assigner.assign(),
+            BarsBy::Firmware => assigner.check(),
+        };
+        fits.map_err(|error| BusError::Pci {
             name: complex.name.clone(),
             reason: error.to_string(),
         })?;
+        if by == BarsBy::Firmware {
+            return Ok(());
+        }
         let device: Arc<Mutex<dyn Device>> = Arc::new(Mutex::new(assigner));
         self.builder.add_device(&format!("{} BARs", complex.name), device);
         Ok(())
