@@ -87,6 +87,8 @@ pub struct Swtpm {
     patience: Patience,
     /// Control commands whose results have not come yet.
     owed: u32,
+    /// A TPM command was given up before anything of its answer had come.
+    unanswered: bool,
 }
 
 impl Swtpm {
@@ -110,6 +112,7 @@ impl Swtpm {
             data,
             patience,
             owed: 0,
+            unanswered: false,
         }
     }
 
@@ -120,8 +123,12 @@ impl Swtpm {
 
     /// Turns the TPM off and on.
     pub fn power_cycle(&mut self) -> Result<(), SwtpmError> {
+        if self.unanswered {
+            // It comes, and would be taken for the next command's.
+            self.response(Instant::now() + self.patience.command)?;
+        }
         self.call(control::STOP, &[])?;
-        // A command that was given up may have been answered since, and would be taken for the next one's.
+        // Of an answer that made no sense there may be more.
         self.forget_unasked()?;
         // No flags: volatile state is lost, as it should be.
         self.call(control::INIT, &[0; 4])
@@ -131,8 +138,17 @@ impl Swtpm {
     pub fn execute(&mut self, command: &[u8]) -> Result<Vec<u8>, SwtpmError> {
         let end = Instant::now() + self.patience.command;
         write_until(&self.data, command, end)?;
+        self.unanswered = true;
+        self.response(end)
+    }
+
+    /// The answer to the command that was sent last.
+    fn response(&mut self, end: Instant) -> Result<Vec<u8>, SwtpmError> {
         let mut response = vec![0; HEADER];
-        read_until(&self.data, &mut response, end)?;
+        let (first, rest) = response.split_at_mut(1);
+        read_until(&self.data, first, end)?;
+        self.unanswered = false;
+        read_until(&self.data, rest, end)?;
         let size = size_of(&response);
         if !(HEADER..=MOST).contains(&size) {
             return Err(SwtpmError::Response(size));

@@ -159,7 +159,32 @@ fn wrong_lengths_and_a_program_that_hangs_up_are_fatal_until_the_machine_is_rese
 }
 
 #[test]
-fn what_comes_too_late_is_not_the_answer_of_the_next_life() {
+fn an_answer_that_was_given_up_is_waited_for_before_the_next_command() {
+    let (data, mut theirs) = UnixStream::pair().unwrap();
+    let patience = Patience {
+        command: Duration::from_millis(200),
+        ..Patience::default()
+    };
+    let mut rig = rig_over(data, patience);
+    rig.put_command();
+    assert_eq!(rig.run(), 1);
+    rig.registers.reset();
+    rig.put_command();
+    assert_eq!(rig.run(), 1, "still not there");
+    let mut late = RESPONSE;
+    late[11] = 0x11;
+    theirs.write_all(&late).unwrap();
+    rig.registers.reset();
+    rig.put_command();
+    rig.set(0x4C, 1);
+    // Two commands came; one was never sent.
+    theirs.read_exact(&mut [0; 2 * COMMAND.len()]).unwrap();
+    theirs.write_all(&RESPONSE).unwrap();
+    assert_eq!((rig.run(), rig.response()), (0, RESPONSE));
+}
+
+#[test]
+fn what_is_behind_an_answer_is_not_the_answer_of_the_next_life() {
     let mut late = vec![0x80, 1, 0xFF, 0, 0, 0, 0, 0, 0, 0];
     late.extend([0xEE; 40]);
     let mut rig = rig(vec![late, RESPONSE.to_vec()]);

@@ -119,21 +119,24 @@ fn serve_data(mut socket: UnixStream, program: &Mutex<Program>) -> io::Result<()
         }
         match random.below(6) {
             0 => std::thread::sleep(late),
-            1 => response.truncate(random.index(response.len())),
+            1 => response.truncate(1 + random.index(response.len() - 1)),
             2 => response.resize(response.len() + random.index(9000), 0xEE),
             3 => {
                 let wrong = random.pick(&[0, 9, 4097, 0x8000_0000, u32::MAX, said + 1, said - 1]);
                 response[2..6].copy_from_slice(&wrong.to_be_bytes());
             }
             4 => {
-                for byte in response {
-                    socket.write_all(&[byte])?;
-                    std::thread::sleep(late / 64);
+                let (slowly, rest) = response.split_at(response.len().min(80));
+                for byte in slowly {
+                    socket.write_all(&[*byte])?;
+                    std::thread::sleep(late / 40);
                 }
+                socket.write_all(rest)?;
                 continue;
             }
             _ if breaks && random.one_in(8) => return socket.shutdown(std::net::Shutdown::Both),
-            _ => response.clear(),
+            _ if breaks => response.clear(),
+            _ => {}
         }
         socket.write_all(&response)?;
     }
