@@ -66,7 +66,9 @@ impl Display {
 }
 
 impl Device for Display {
-    fn reset(&mut self) {}
+    fn reset(&mut self) {
+        self.0.refill_log();
+    }
 
     fn inspect(&self) -> String {
         format!("listening {}\n", self.0.address())

@@ -4,7 +4,7 @@
 use crate::format::{self, PixelFormat};
 use crate::frame::{Frame, Rectangle};
 use crate::server::Console;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ const VERSION: &[u8; 12] = b"RFB 003.008\n";
 /// The only security type.
 const NO_SECURITY: u8 = 1;
 const NAME: &[u8] = b"openvmm";
-/// Longest pause within a message, in the handshake, and until a client takes what it is sent.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Shortest time between two pictures, and how long a client's next message is waited for in between.
 const PERIOD: Duration = Duration::from_millis(40);
+/// Bytes of an update that are put together before they are sent, and a little more.
+const CHUNK: usize = 64 << 10;
 /// Longest cut text that is skipped; more is no text.
 const MOST_TEXT: u32 = 1 << 20;
 /// Encodings.
@@ -34,6 +34,8 @@ mod message {
 
 struct Client<'c> {
     stream: &'c TcpStream,
+    input: BufReader<&'c TcpStream>,
+    patience: Duration,
     console: &'c Console,
     format: PixelFormat,
     resizes: bool,
@@ -50,13 +52,15 @@ enum Wants {
 }
 
 /// Serves a client until it leaves.
-pub(crate) fn serve(stream: &TcpStream, console: &Console) -> io::Result<()> {
+pub(crate) fn serve(stream: &TcpStream, console: &Console, patience: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let shown = (console.frame)();
     let mut client = Client {
         stream,
+        input: BufReader::new(stream),
+        patience,
         console,
         format: PixelFormat::NATIVE,
         resizes: false,
@@ -83,7 +87,7 @@ fn broken(what: impl Into<String>) -> io::Error {
 impl Client<'_> {
     fn read<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.stream.read_exact(&mut bytes)?;
+        self.input.read_exact(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -120,23 +124,26 @@ impl Client<'_> {
 
     /// The type of the next message, if one comes soon.
     fn next_message(&mut self) -> io::Result<Option<u8>> {
-        self.stream.set_read_timeout(Some(PERIOD))?;
-        let mut kind = [0];
-        let read = self.stream.read(&mut kind);
-        self.stream.set_read_timeout(Some(PATIENCE))?;
-        match read {
-            Ok(0) => Err(io::Error::new(ErrorKind::UnexpectedEof, "it has left")),
-            Ok(_) => Ok(Some(kind[0])),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                ) =>
-            {
-                Ok(None)
+        if self.input.buffer().is_empty() {
+            self.stream.set_read_timeout(Some(PERIOD))?;
+            let filled = self.input.fill_buf().map(<[u8]>::len);
+            self.stream.set_read_timeout(Some(self.patience))?;
+            match filled {
+                Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "it has left")),
+                Ok(_) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
         }
+        let [kind] = self.read()?;
+        Ok(Some(kind))
     }
 
     fn handle(&mut self, kind: u8) -> io::Result<()> {
@@ -176,7 +183,7 @@ impl Client<'_> {
                 if len > MOST_TEXT {
                     return Err(broken(format!("cut text of {len} bytes")));
                 }
-                let skipped = io::copy(&mut self.stream.take(len.into()), &mut io::sink())?;
+                let skipped = io::copy(&mut self.input.by_ref().take(len.into()), &mut io::sink())?;
                 if skipped != u64::from(len) {
                     return Err(ErrorKind::UnexpectedEof.into());
                 }
@@ -225,10 +232,12 @@ impl Client<'_> {
                 bytes.extend(half.to_be_bytes());
             }
             bytes.extend(encoding.to_be_bytes());
-            if *encoding == RAW {
-                frame
-                    .rows(*part)
-                    .for_each(|row| self.format.encode(row, &mut bytes));
+            for row in frame.rows(*part).filter(|_| *encoding == RAW) {
+                self.format.encode(row, &mut bytes);
+                if bytes.len() >= CHUNK {
+                    self.write(&bytes)?;
+                    bytes.clear();
+                }
             }
         }
         self.write(&bytes)

@@ -2,6 +2,7 @@
 //! A client of RFC 6143 against the server.
 
 use super::*;
+use soak_case::LogMeter;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
@@ -163,6 +164,55 @@ fn a_picture_of_another_size_is_announced_or_ends_the_connection() {
     assert_eq!(knows.update(4)[0].0, [0, 0, 16, 4]);
     does_not.request(true);
     assert!(does_not.has_been_left());
+}
+
+#[test]
+fn a_picture_of_many_pieces_arrives_whole() {
+    let screen = screen(301, 299);
+    let (server, _) = server(&screen);
+    let mut client = Client::connect(&server);
+    client.greet();
+    client.request(false);
+    let (place, _, pixels) = client.update(4).remove(0);
+    assert_eq!(place, [0, 0, 301, 299]);
+    let words = pixels.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+    assert!(words.eq((0..301 * 299).map(|i| i * 3)));
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_left_and_the_server_ends() {
+    let screen = screen(1000, 1000);
+    let console = Console {
+        frame: Box::new(move || screen.lock().unwrap().clone()),
+        key: Box::new(|_, _| {}),
+    };
+    let server = Server::with_patience(0, console, Duration::from_millis(300)).unwrap();
+    let mut client = Client::connect(&server);
+    client.greet();
+    // More than the host's sockets hold; refused from some point on.
+    client.0.set_nonblocking(true).unwrap();
+    let request = [3, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF];
+    let mut left = false;
+    for _ in 0..400 {
+        left |= client.0.write_all(&request).is_err();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(left, "the server still listens to it");
+    drop(server);
+}
+
+#[test]
+fn clients_that_come_and_go_do_not_fill_the_log() {
+    // Of all tests together.
+    let meter = LogMeter::install();
+    let (server, _) = server(&screen(8, 8));
+    for _ in 0..600 {
+        let mut client = Client::connect(&server);
+        // One of too many gets nothing.
+        let _ = client.0.write_all(b"GET / HTTP/1.1\r\n");
+        let _ = client.0.read(&mut [0; 12]);
+    }
+    assert!((1..300).contains(&meter.lines()), "{} lines", meter.lines());
 }
 
 #[test]
