@@ -3,7 +3,7 @@
 //! it is handed over the first (swtpm's manual, "swtpm_ioctls").
 //!
 //! Always true: waiting for the program is bounded, however little it sends at a time; a response is as long as
-//! its header says and at most [`MOST`]; what comes unasked is thrown away when the TPM is turned off and on.
+//! its header says and at most [`MOST`]; what came unasked is thrown away before a command.
 //! Not here: what commands mean.
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
@@ -128,8 +128,6 @@ impl Swtpm {
             self.response(Instant::now() + self.patience.command)?;
         }
         self.call(control::STOP, &[])?;
-        // Of an answer that made no sense there may be more.
-        self.forget_unasked()?;
         // No flags: volatile state is lost, as it should be.
         self.call(control::INIT, &[0; 4])
     }
@@ -137,6 +135,8 @@ impl Swtpm {
     /// Runs one command.
     pub fn execute(&mut self, command: &[u8]) -> Result<Vec<u8>, SwtpmError> {
         let end = Instant::now() + self.patience.command;
+        // There may be more of an answer that made no sense.
+        self.forget_unasked()?;
         write_until(&self.data, command, end)?;
         self.unanswered = true;
         self.response(end)
