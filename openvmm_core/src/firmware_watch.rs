@@ -16,6 +16,7 @@ pub(crate) use verdict::little_memory;
 use crate::vp_thread::Event;
 use chipset_device::{Clock, TimerClient, TimerHandle, VpBus, VpEvents, VpIndex, lock};
 use guest_memory::GuestMemory;
+use hyperv::Untaken;
 use modules::Modules;
 use openvmm_defs::{Config, DiskConfig, PciDeviceKind};
 use std::collections::VecDeque;
@@ -106,6 +107,7 @@ pub(crate) fn disks(config: &Config) -> Vec<String> {
 enum Trouble {
     Spin,
     Silent,
+    Messages,
     Names,
     Failure,
     NoBoot,
@@ -125,6 +127,8 @@ pub(crate) struct WatchWorld {
     pub(crate) events: UnboundedSender<Event>,
     /// The disks that the guest can see, for people.
     pub(crate) disks: Vec<String>,
+    /// The message of the host that the guest has not taken for longest.
+    pub(crate) untaken: Box<dyn Fn() -> Option<Untaken> + Send + Sync>,
 }
 
 /// The machine, watched.
@@ -268,14 +272,22 @@ impl FirmwareWatch {
     }
 
     fn check(&self, now: u64) {
+        let untaken = (self.world.untaken)();
         let mut state = self.lock();
+        if let Some(held) = &untaken
+            && now >= held.since + TOO_LONG * SECOND
+        {
+            let text = verdict::untaken(held, (now - held.since) / SECOND);
+            self.tell(&mut state, Trouble::Messages, text);
+        }
         if state.failed.is_some_and(|at| now >= at + AFTER_FAILURE * SECOND) {
             let text = verdict::nothing_booted(&self.world.disks);
             self.tell(&mut state, Trouble::NoBoot, text);
         }
         let quiet = |at: Option<u64>| now - at.unwrap_or(state.started).min(now);
         let (silent, unticked) = (quiet(state.active), quiet(state.ticked));
-        if silent >= TOO_LONG * SECOND && state.failed.is_none() {
+        // With a message that waits, that is why.
+        if silent >= TOO_LONG * SECOND && state.failed.is_none() && untaken.is_none() {
             let ticks = unticked < EVERY * SECOND;
             let text = verdict::silent(silent / SECOND, state.active.is_some(), ticks);
             self.tell(&mut state, Trouble::Silent, text);

@@ -24,6 +24,7 @@ use chipset::rtc::CmosMemory;
 use chipset::uart::{SerialIo, Uart};
 use chipset_device::lock;
 use guest_memory::GuestMemory;
+use hyperv::{HyperV, Untaken};
 use openvmm_defs::{Config, MemoryLayout, UefiSettings};
 use std::sync::{Arc, Mutex};
 use virt::Capabilities;
@@ -37,6 +38,7 @@ pub(crate) struct Machine {
     /// What VPs talk to.
     pub(crate) chipset: Arc<Chipset>,
     vmbus: Option<Vmbus>,
+    hyperv: Option<Arc<HyperV>>,
     uefi: Option<UefiDevices>,
     pm: Option<Arc<Mutex<PowerManagement>>>,
     pending_input: Vec<Pending>,
@@ -93,10 +95,11 @@ pub(crate) fn build(
         test_exit: config.test_exit,
         world: world.clone(),
     })?;
-    let mut vmbus = None;
-    if let Some(hyperv) = hyperv_machine::config(layout, capabilities) {
-        let hyperv = hyperv_machine::add(&mut composition, hyperv, &world, &memory)?;
-        let bus = |config| vmbus_devices::add(&mut composition, config, hyperv, &world, memory.dma());
+    let (mut vmbus, mut hyperv) = (None, None);
+    if let Some(interface) = hyperv_machine::config(layout, capabilities) {
+        let interface = hyperv_machine::add(&mut composition, interface, &world, &memory)?;
+        hyperv = Some(interface.clone());
+        let bus = |config| vmbus_devices::add(&mut composition, config, interface, &world, memory.dma());
         vmbus = config.vmbus.as_ref().map(bus).transpose()?;
     }
     let uefi = uefi
@@ -136,6 +139,7 @@ pub(crate) fn build(
     let pm = composition.pm.clone();
     Ok(Machine {
         vmbus,
+        hyperv,
         uefi,
         pm,
         chipset: Arc::new(composition.build()),
@@ -149,6 +153,12 @@ impl Machine {
         for (connector, sink) in self.pending_input.drain(..) {
             connector(sink);
         }
+    }
+
+    /// The message that the guest has not taken for longest.
+    pub(crate) fn untaken(&self) -> impl Fn() -> Option<Untaken> + Send + Sync + use<> {
+        let hyperv = self.hyperv.clone();
+        move || hyperv.as_ref().and_then(|hyperv| hyperv.untaken())
     }
 
     /// Asks the guest to power off: through VMBus when it listens there, else by the power button.

@@ -304,6 +304,7 @@ impl Parts {
                 timer: timers.timer(0),
                 events: events_in.clone(),
                 disks,
+                untaken: Box::new(machine.untaken()),
             })
         });
         Ok(Self {

@@ -23,4 +23,4 @@ mod tests;
 
 pub use hypercall::{EventPort, HYPERCALL_PORT, HYPERCALL_PORTS, MessagePort};
 pub use partition::{HyperV, HyperVConfig, HyperVWorld};
-pub use synic::Message;
+pub use synic::{Hold, Message, Untaken};

@@ -6,7 +6,7 @@
 
 use crate::hypercall::{CODE, Call, EventPort, Latch, MessagePort, Request};
 use crate::overlay::Overlay;
-use crate::synic::{Around, Delivery, Message, Synic, page};
+use crate::synic::{Around, Delivery, Message, Synic, Untaken, page};
 use crate::timer::{Route, SyntheticTimer};
 use crate::tlfs::{HvStatus, MESSAGE_TIMER_EXPIRED, PAGE_ADDRESS, PAGE_ENABLED, TIMERS, msr};
 use chipset_device::{
@@ -173,6 +173,15 @@ impl HyperV {
             .map_or(0, |state| lock(state).synic.waiting(sint))
     }
 
+    /// The message that its guest has not taken for longest.
+    pub fn untaken(&self) -> Option<Untaken> {
+        let untaken = (0..).zip(&self.vps).filter_map(|(vp, state)| {
+            let around = self.around(vp);
+            lock(state).synic.untaken(&around)
+        });
+        untaken.min_by_key(|untaken| untaken.since)
+    }
+
     /// Sets event flag `flag` of interrupt source `sint` of `vp`; `false` when the guest has no event page.
     pub fn signal_event(&self, vp: VpIndex, sint: usize, flag: u16) -> bool {
         self.vps
@@ -182,6 +191,7 @@ impl HyperV {
 
     fn around(&self, vp: VpIndex) -> Around<'_> {
         Around {
+            clock: &self.world.clock,
             memory: &self.world.memory,
             interrupts: &*self.world.interrupts,
             vp,

@@ -6,7 +6,7 @@
 
 use crate::overlay::Overlay;
 use crate::tlfs::{EVENT_FLAGS, PAGE_ADDRESS, PAGE_ENABLED, PAYLOAD_LEN, SINTS, SLOT_LEN};
-use chipset_device::{VpIndex, VpInterrupts};
+use chipset_device::{Clock, VpIndex, VpInterrupts};
 use guest_memory::DmaMemory;
 use std::collections::VecDeque;
 
@@ -44,8 +44,39 @@ pub(crate) enum Delivery {
     Off,
 }
 
+/// A message that its guest does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Untaken {
+    /// Whose it is.
+    pub vp: VpIndex,
+    /// The interrupt source, which is the number of the slot too.
+    pub sint: usize,
+    /// What keeps it.
+    pub hold: Hold,
+    /// Since when nothing has moved there, in nanoseconds of the partition's clock.
+    pub since: u64,
+    /// Its type.
+    pub kind: u32,
+    /// The first word of its payload.
+    pub head: u32,
+    /// Messages that wait for room in the slot; it is the first of them unless it is in the slot.
+    pub waiting: usize,
+}
+
+/// What keeps a message from being taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It is in its slot, which the guest does not empty.
+    Slot,
+    /// The slot is empty, but the guest has not written EOM.
+    EndOfMessage,
+    /// The guest has no message page.
+    NoPage,
+}
+
 /// What the controller acts on.
 pub(crate) struct Around<'a> {
+    pub(crate) clock: &'a Clock,
     pub(crate) memory: &'a DmaMemory,
     pub(crate) interrupts: &'a dyn VpInterrupts,
     pub(crate) vp: VpIndex,
@@ -61,6 +92,8 @@ pub(crate) struct Synic {
     simp: u64,
     siefp: u64,
     waiting: [VecDeque<Message>; SINTS],
+    /// When the last message was put into each slot, or the first began to wait for a page.
+    moved: [Option<u64>; SINTS],
 }
 
 impl Synic {
@@ -74,6 +107,7 @@ impl Synic {
             simp: 0,
             siefp: 0,
             waiting: Default::default(),
+            moved: [None; SINTS],
         }
     }
 
@@ -151,9 +185,53 @@ impl Synic {
             Delivery::Busy
         };
         if outcome != Delivery::Done {
+            // A slot that is full has been so since its message came.
+            if outcome == Delivery::Off && self.waiting[sint].is_empty() || self.moved[sint].is_none() {
+                self.moved[sint] = Some(around.clock.now());
+            }
             self.waiting[sint].push_back(message);
         }
         outcome
+    }
+
+    /// The message that has not moved for longest.
+    pub(crate) fn untaken(&self, around: &Around<'_>) -> Option<Untaken> {
+        (0..SINTS)
+            .filter_map(|sint| self.untaken_of(around, sint))
+            .min_by_key(|untaken| untaken.since)
+    }
+
+    fn untaken_of(&self, around: &Around<'_>, sint: usize) -> Option<Untaken> {
+        let since = self.moved[sint]?;
+        let page = self.messages.gpa().filter(|_| self.enabled);
+        let slot = page.map(|page| page + sint as u64 * SLOT_LEN);
+        let word = |at| slot.and_then(|slot| around.memory.read_u32(slot + at).ok());
+        let first = self.waiting[sint].front();
+        let (hold, kind, head) = match (word(0).filter(|kind| *kind != 0), first) {
+            (Some(kind), _) => (Hold::Slot, kind, word(16)?),
+            (None, Some(message)) => {
+                let head = message
+                    .payload
+                    .first_chunk()
+                    .map_or(0, |head| u32::from_le_bytes(*head));
+                let hold = if slot.is_some() {
+                    Hold::EndOfMessage
+                } else {
+                    Hold::NoPage
+                };
+                (hold, message.kind, head)
+            }
+            (None, None) => return None,
+        };
+        Some(Untaken {
+            vp: around.vp,
+            sint,
+            hold,
+            since,
+            kind,
+            head,
+            waiting: self.waiting(sint),
+        })
     }
 
     /// Messages that wait for `sint`.
@@ -175,7 +253,13 @@ impl Synic {
 
     /// Puts a message into the slot of `sint` if that is empty. The type is written last: a guest that sees
     /// it sees the rest.
-    pub(crate) fn deliver(&self, around: &Around<'_>, sint: usize, kind: u32, payload: &[u8]) -> Delivery {
+    pub(crate) fn deliver(
+        &mut self,
+        around: &Around<'_>,
+        sint: usize,
+        kind: u32,
+        payload: &[u8],
+    ) -> Delivery {
         let Some(page) = self.messages.gpa().filter(|_| self.enabled) else {
             return Delivery::Off;
         };
@@ -195,6 +279,7 @@ impl Synic {
         if written.is_err() {
             return Delivery::Off;
         }
+        self.moved[sint] = Some(around.clock.now());
         self.interrupt(around, sint);
         Delivery::Done
     }

@@ -373,6 +373,42 @@ fn messages_wait_for_the_message_page() {
 }
 
 #[test]
+fn message_that_is_not_taken_is_named_with_what_keeps_it() {
+    let rig = Rig::started();
+    let message = |head| Message::new(1, vec![head, 0, 0, 0, 5]).unwrap();
+    let untaken = |hold, since, head, waiting| Untaken {
+        vp: 0,
+        sint: 2,
+        hold,
+        since,
+        kind: 1,
+        head,
+        waiting,
+    };
+    assert_eq!(rig.hv.untaken(), None);
+    rig.clock.advance_to(100);
+    rig.hv.post_message(0, 2, message(15));
+    rig.clock.advance_to(200);
+    assert_eq!(rig.hv.untaken(), Some(untaken(Hold::Slot, 100, 15, 0)));
+    rig.hv.post_message(0, 2, message(17));
+    assert_eq!(rig.hv.untaken(), Some(untaken(Hold::Slot, 100, 15, 1)));
+    rig.memory.write(0x2200, &[0; 4]).unwrap();
+    assert_eq!(rig.hv.untaken(), Some(untaken(Hold::EndOfMessage, 100, 17, 1)));
+    rig.write(msr::EOM, 0);
+    assert_eq!(rig.hv.untaken(), Some(untaken(Hold::Slot, 200, 17, 0)));
+    rig.memory.write(0x2200, &[0; 4]).unwrap();
+    assert_eq!(rig.hv.untaken(), None);
+    rig.write(msr::SIMP, 0x2000);
+    rig.clock.advance_to(300);
+    rig.hv.post_message(0, 2, message(4));
+    rig.clock.advance_to(400);
+    rig.hv.post_message(0, 2, message(6));
+    assert_eq!(rig.hv.untaken(), Some(untaken(Hold::NoPage, 300, 4, 2)));
+    rig.hv.reset();
+    assert_eq!(rig.hv.untaken(), None);
+}
+
+#[test]
 fn event_flags_interrupt_once_until_they_are_taken() {
     let rig = Rig::started();
     assert!(rig.hv.signal_event(0, 2, 65), "masked sources keep the flag");

@@ -25,5 +25,5 @@ mod tests;
 
 pub use channel::{ChannelDevice, OpenChannel};
 pub use netvsp::{Appetite, NetVsp};
-pub use server::{BusPart, VmBus};
+pub use server::{BusPart, MOST_MESSAGES, VmBus};
 pub use storvsp::StorVsp;

@@ -304,6 +304,21 @@ const FLAG_NAMED_PIPE: u16 = 0x10;
 /// Pipe mode: messages, not bytes.
 const PIPE_MESSAGES: u32 = 4;
 
+/// What a message of the host is called (Linux include/linux/hyperv.h); `None` for other numbers.
+pub fn name(kind: u32) -> Option<&'static str> {
+    Some(match kind {
+        kind::OFFER => "OfferChannel",
+        kind::ALL_OFFERS_DELIVERED => "AllOffersDelivered",
+        kind::OPEN_RESULT => "OpenResult",
+        kind::GPADL_CREATED => "GpadlCreated",
+        kind::GPADL_TORNDOWN => "GpadlTorndown",
+        kind::VERSION_RESPONSE => "VersionResponse",
+        kind::UNLOAD_COMPLETE => "UnloadComplete",
+        kind::MODIFY_CHANNEL_RESPONSE => "ModifyChannelResponse",
+        _ => return None,
+    })
+}
+
 fn message(number: u32, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     put32(&mut bytes, 0, number);

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 /// Event connections begin here, so that they do not meet those of messages.
 const FIRST_EVENT_CONNECTION: u32 = 0x1_0000;
 /// Messages to a guest that does not take them, after which its own are refused until it does.
-const MOST_MESSAGES: usize = 512;
+pub const MOST_MESSAGES: usize = 512;
 /// Lines of the log that a guest can cause between two resets.
 const MOST_LINES: u32 = 100;
 /// Status of a request that failed (STATUS_UNSUCCESSFUL).

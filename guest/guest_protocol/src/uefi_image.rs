@@ -65,6 +65,8 @@ pub mod stuck {
     pub const FAIL_FAST: u32 = 7;
     /// Spins in memory.
     pub const SILENT: u32 = 8;
+    /// Asks for VMBus' offers for ever, and takes no message.
+    pub const MESSAGES: u32 = 9;
     /// EFI_SECURITY_VIOLATION.
     pub const STATUS: u64 = 1 << 63 | 26;
     /// A source line.

@@ -7,9 +7,10 @@
 #![no_main]
 
 use guest_rt::entry::Entry;
+use guest_rt::hypercall::call;
 use guest_rt::power::End;
 use guest_rt::protocol::uefi_image::stuck;
-use guest_rt::report::start;
+use guest_rt::report::{info, start};
 use guest_rt::{cpu, memory, port};
 
 guest_rt::entry!(main);
@@ -19,10 +20,15 @@ const DATA: u16 = 0x2C;
 const NVRAM: u32 = 0x24;
 const LOOK: u32 = 0x2C;
 const LINE_STATUS: u16 = 0x3FD;
+const GUEST_OS_ID: u32 = 0x4000_0000;
+const HYPERCALL: u32 = 0x4000_0001;
 const REFERENCE_COUNTER: u32 = 0x4000_0020;
+const MESSAGE_PAGE_REGISTER: u32 = 0x4000_0083;
 /// Free RAM: a descriptor, and a name behind it.
 const DESCRIPTOR: u64 = 0x88_0000;
 const NAME: u64 = 0x88_1000;
+const HYPERCALL_PAGE: u64 = 0x88_2000;
+const MESSAGE_PAGE: u64 = 0x88_3000;
 
 fn main(_entry: &Entry) -> End {
     start("hv_stuck");
@@ -54,10 +60,43 @@ fn main(_entry: &Entry) -> End {
             End::PowerOff
         }
         stuck::FAIL_FAST => cpu::fail_fast(stuck::STATUS, stuck::LINE),
+        stuck::MESSAGES => ask_for_ever(),
         _ => loop {
             cpu::relax();
         },
     }
+}
+
+/// Connects to VMBus and asks for its offers until the host has had enough, and then again and again, as firmware does
+/// whose message is refused for want of room.
+fn ask_for_ever() -> ! {
+    const INITIATE_CONTACT: u32 = 14;
+    const REQUEST_OFFERS: u32 = 3;
+    const VERSION: u32 = 0x0006_0000;
+    cpu::wrmsr(GUEST_OS_ID, 1 << 40);
+    cpu::wrmsr(HYPERCALL, HYPERCALL_PAGE | 1);
+    cpu::wrmsr(MESSAGE_PAGE_REGISTER, MESSAGE_PAGE | 1);
+    post(&[INITIATE_CONTACT, 0, VERSION, 0, 0, 0, 0, 0, 0, 0]);
+    info(
+        "connected",
+        format_args!("{}", memory::read_u32(MESSAGE_PAGE + 2 * 256)),
+    );
+    while post(&[REQUEST_OFFERS, 0]) == 0 {}
+    loop {
+        let status = post(&[REQUEST_OFFERS, 0]);
+        info("refused", format_args!("{status:#x}"));
+        (0..1 << 20).for_each(|_| cpu::relax());
+    }
+}
+
+/// Posts a message to VMBus' connection; the status of the call.
+fn post(words: &[u32]) -> u64 {
+    const POST_MESSAGE: u64 = 0x5C;
+    let head = [1, 0, 1, words.len() as u32 * 4];
+    for (at, word) in (0..).zip(head.iter().chain(words)) {
+        memory::write_u32(DESCRIPTOR + at * 4, *word);
+    }
+    call(HYPERCALL_PAGE, POST_MESSAGE, DESCRIPTOR, 0).0 & 0xFFFF
 }
 
 fn write(index: u32, value: u32) {

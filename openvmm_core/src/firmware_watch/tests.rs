@@ -3,7 +3,9 @@
 
 use super::*;
 use chipset_device::TimerQueue;
+use hyperv::Hold;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use vmbus::MOST_MESSAGES;
 
 /// Answers every read with what it is told to.
 #[derive(Default)]
@@ -50,6 +52,7 @@ struct Rig {
     timers: Arc<TimerQueue>,
     memory: GuestMemory,
     events: UnboundedReceiver<Event>,
+    untaken: Arc<Mutex<Option<Untaken>>>,
 }
 
 fn rig(disks: &[&str]) -> Rig {
@@ -57,6 +60,8 @@ fn rig(disks: &[&str]) -> Rig {
     let (sender, events) = unbounded_channel();
     let memory = GuestMemory::allocate(&[(0, 16 << 20)]).unwrap();
     let bus = Arc::new(Nothing::default());
+    let untaken = Arc::new(Mutex::new(None));
+    let held = untaken.clone();
     let watch = FirmwareWatch::new(WatchWorld {
         bus: bus.clone(),
         memory: memory.clone(),
@@ -64,6 +69,7 @@ fn rig(disks: &[&str]) -> Rig {
         timer: timers.timer(0),
         events: sender,
         disks: disks.iter().map(|&disk| disk.to_owned()).collect(),
+        untaken: Box::new(move || *held.lock().unwrap()),
     });
     Rig {
         watch,
@@ -72,6 +78,7 @@ fn rig(disks: &[&str]) -> Rig {
         timers,
         memory,
         events,
+        untaken,
     }
 }
 
@@ -190,6 +197,77 @@ fn silence_is_told_by_what_still_happens() {
     rig2.go_on(1, read_port(0x3FD));
     rig2.go_on(20, |watch| watch.mmio_write(0, 0xFEE0_00B0, &[0; 4]));
     assert!(rig2.told()[0].contains("it takes timer interrupts and waits"));
+}
+
+/// In the guest's slot since the first second, with `waiting` behind.
+fn held(hold: Hold, waiting: usize) -> Untaken {
+    Untaken {
+        vp: 0,
+        sint: 2,
+        hold,
+        since: SECOND,
+        kind: 1,
+        head: 15,
+        waiting,
+    }
+}
+
+#[test]
+fn messages_that_nobody_takes_are_told_in_place_of_the_silence_that_follows() {
+    for (hold, waiting, words) in [
+        (
+            Hold::Slot,
+            0,
+            "vmbus' VersionResponse lies in slot 2 of vp 0 for 11 s, and 0 more wait behind it; the guest has to empty \
+             the slot, and to write EOM (register 0x40000084) when more wait; --no-vmbus starts",
+        ),
+        (
+            Hold::Slot,
+            MOST_MESSAGES + 1,
+            "and 513 more wait behind it; the guest has to empty the slot, and to write EOM (register 0x40000084) when \
+             more wait; until then its own messages are refused with status 0x33, however often it sends them; --no-vmbus",
+        ),
+        (
+            Hold::EndOfMessage,
+            3,
+            "slot 2 of vp 0 is empty, but vmbus' VersionResponse and what is behind it, 3 in all, wait for 11 s; the \
+             guest has to write EOM (register 0x40000084)",
+        ),
+        (
+            Hold::NoPage,
+            2,
+            "2 in all, wait for 11 s for slot 2 of vp 0; the guest has to turn its message page on (register 0x40000083)",
+        ),
+    ] {
+        let mut rig = rig(&[]);
+        *rig.untaken.lock().unwrap() = Some(held(hold, waiting));
+        rig.go_on(60, |_| ());
+        let told = rig.told();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("the guest takes no messages: "), "{told:?}");
+        assert!(told[0].contains(words), "{told:?}");
+    }
+}
+
+#[test]
+fn messages_that_move_are_not_told() {
+    let mut rig = rig(&[]);
+    for second in 1..60 {
+        let since = second * SECOND;
+        *rig.untaken.lock().unwrap() = Some(Untaken {
+            since,
+            ..held(Hold::Slot, 7)
+        });
+        rig.go_on(1, read_port(0x28));
+    }
+    assert!(rig.told().iter().all(|told| !told.contains("messages")));
+    let timer = Untaken {
+        kind: 0x8000_0010,
+        ..held(Hold::Slot, 0)
+    };
+    let text = verdict::untaken(&timer, 12);
+    assert!(text.contains("a timer's expiration lies in slot 2"), "{text}");
+    assert!(!text.contains("vmbus"), "{text}");
 }
 
 #[test]

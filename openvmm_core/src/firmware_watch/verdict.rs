@@ -3,6 +3,10 @@
 //!
 //! Always true: functions of values, no effects. Not here: noticing (`super`).
 
+use hyperv::tlfs::MESSAGE_TIMER_EXPIRED;
+use hyperv::{Hold, Untaken};
+use vmbus::MOST_MESSAGES;
+use vmbus::protocol::{self, MESSAGE_KIND};
 use x86defs::X86State;
 use x86defs::state::gpr;
 
@@ -71,6 +75,45 @@ pub(crate) fn silent(seconds: u64, ever: bool, ticks: bool) -> String {
         (false, false) => "it has not begun: its first stage finds no volume with the next one, or spins",
     };
     format!("the firmware has touched no port and no register for {seconds} s; {stage}")
+}
+
+/// A message of the host that the guest has left for `seconds`. None comes before it is taken, and VMBus answers
+/// nobody who takes no answers.
+pub(crate) fn untaken(held: &Untaken, seconds: u64) -> String {
+    let Untaken {
+        vp, sint, waiting, ..
+    } = *held;
+    let what = message(held);
+    let mut text = match held.hold {
+        Hold::Slot => format!(
+            "the guest takes no messages: {what} lies in slot {sint} of vp {vp} for {seconds} s, and {waiting} more wait \
+             behind it; the guest has to empty the slot, and to write EOM (register 0x40000084) when more wait"
+        ),
+        Hold::EndOfMessage => format!(
+            "the guest takes no messages: slot {sint} of vp {vp} is empty, but {what} and what is behind it, {waiting} in \
+             all, wait for {seconds} s; the guest has to write EOM (register 0x40000084), as the slot's flag said"
+        ),
+        Hold::NoPage => format!(
+            "the guest takes no messages: {what} and what is behind it, {waiting} in all, wait for {seconds} s for slot \
+             {sint} of vp {vp}; the guest has to turn its message page on (register 0x40000083)"
+        ),
+    };
+    if waiting > MOST_MESSAGES {
+        text += "; until then its own messages are refused with status 0x33, however often it sends them";
+    }
+    if held.kind == MESSAGE_KIND {
+        text += "; --no-vmbus starts the vm without vmbus, and its disks are virtio-blk then";
+    }
+    text
+}
+
+fn message(held: &Untaken) -> String {
+    match (held.kind, protocol::name(held.head)) {
+        (MESSAGE_KIND, Some(name)) => format!("vmbus' {name}"),
+        (MESSAGE_KIND, None) => format!("vmbus' message {}", held.head),
+        (MESSAGE_TIMER_EXPIRED, _) => "a timer's expiration".to_owned(),
+        (other, _) => format!("a message of type {other:#x}"),
+    }
 }
 
 /// Variable commands that come without end.

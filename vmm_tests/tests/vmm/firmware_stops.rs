@@ -61,6 +61,19 @@ fn variable_that_can_never_be_written_is_told() {
 }
 
 #[test]
+fn messages_that_are_not_taken_are_told_with_what_waits() {
+    is_told(
+        stuck::MESSAGES,
+        &[],
+        &[
+            "the guest takes no messages: vmbus' VersionResponse lies in slot 2 of vp 0 for ",
+            "its own messages are refused with status 0x33",
+            "--no-vmbus starts the vm without vmbus",
+        ],
+    );
+}
+
+#[test]
 fn nothing_to_boot_is_told_with_what_to_do() {
     is_told(
         stuck::NO_BOOT,
