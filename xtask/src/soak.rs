@@ -112,6 +112,15 @@ const SOAKS: &[Soak] = &[
         chunk: 500,
     },
     Soak {
+        name: "vnc",
+        about: "clients of the VNC server that greet wrongly, send anything, never read or leave, 1000 messages each case",
+        package: "vnc",
+        example: "vnc_fuzz",
+        starts_openvmm: false,
+        count: 10_000,
+        chunk: 500,
+    },
+    Soak {
         name: "uefi-device",
         about: "random commands, descriptors, logs and events of the UEFI device, 1000 on each: no panic, names that end",
         package: "uefi_device",
