@@ -122,7 +122,7 @@ const SOAKS: &[Soak] = &[
     },
     Soak {
         name: "uefi-device",
-        about: "random commands, descriptors, logs and events of the UEFI device, 1000 on each: no panic, names that end",
+        about: "random commands, logs and events of the UEFI device, its generation id, the guest's watchdog, 1000 on each",
         package: "uefi_device",
         example: "uefi_fuzz",
         starts_openvmm: false,

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT
-//! Guests that do anything to the UEFI device: commands, descriptors, logs, event channels, resets.
+//! Guests that do anything to the UEFI device: commands, descriptors, logs, event channels, the generation id's
+//! address, resets; and to the watchdog that ACPI describes.
 //!
 //! `cargo run --release -p uefi_device --example uefi_fuzz -- [--seed S] [--first N] [--count N]`
 //!
-//! One case is a new device and [`OPERATIONS`] operations. Always true: a case depends on its number and the
-//! seed only. What must hold: no panic, RAM that nothing names keeps its contents, names are enumerated in
-//! order to an end, quotas hold, and after a reset a guest that behaves gets its answers.
+//! One case is new devices and [`OPERATIONS`] operations each on the device, on the generation id and on the
+//! watchdog. Always true: a case depends on its number and the seed only. What must hold: no panic, RAM that
+//! nothing names keeps its contents, names are enumerated in order to an end, quotas hold, the log is bounded,
+//! after a reset a guest that behaves gets its answers, and a watchdog asks for a reset on time and not before.
+
+#[path = "uefi_fuzz/watchdog.rs"]
+mod watchdog;
 
 use chipset_device::{Clock, Device, PortDevice, PowerRequest, PowerSink, Timed, TimerQueue};
 use guest_memory::{DmaMemory, GuestMemory};
-use soak_case::{Cases, Random};
+use soak_case::{Cases, LogMeter, Random};
 use std::process::ExitCode;
 use std::sync::Arc;
 use uefi_device::{UefiConfig, UefiDevice, UefiWorld, index};
@@ -26,6 +31,9 @@ const DESCRIPTOR: u32 = 0x1000;
 const NAME: u32 = 0x2000;
 const DATA: u32 = 0x3000;
 const COMMANDS: [u32; 7] = [0, 1, 2, 3, 4, 5, 6];
+const GENERATION: [u8; 16] = [3; 16];
+/// Lines of the log between two resets: the firmware's own share; and one for each reset that is asked for.
+const MOST_LINES: u64 = 20_001;
 
 /// An address that is not in the kept page or before it so closely that a long buffer reaches it.
 fn gpa(random: &mut Random) -> u64 {
@@ -68,7 +76,7 @@ impl Guest {
         };
         let config = UefiConfig {
             nvram: Nvram::new(),
-            generation_id: [3; 16],
+            generation_id: GENERATION,
         };
         let guest = Self {
             device: UefiDevice::new(config, world),
@@ -200,6 +208,24 @@ impl Guest {
         Ok(())
     }
 
+    /// Says where the generation id goes; it is there, if that is RAM.
+    fn generation(&mut self) -> Result<(), String> {
+        let random = &mut self.random;
+        let gpa = match random.below(8) {
+            0 => gpa(random),
+            1 => RAM - random.below(24),
+            2 => u64::MAX - random.below(24),
+            _ => random.below(RAM / 2),
+        };
+        self.write(index::GENERATION_ID_LOW, gpa as u32);
+        self.write(index::GENERATION_ID_HIGH, (gpa >> 32) as u32);
+        let mut there = [0; 16];
+        if self.memory.read(gpa, &mut there).is_ok() && there != GENERATION {
+            return Err(format!("{there:x?} at {gpa:#x} is not the generation id"));
+        }
+        Ok(())
+    }
+
     /// The call of a guest that behaves; its status.
     fn call(&mut self, command: u32, name: &[u8], len: u32) -> Result<u64, String> {
         let mut bytes = [0; 56];
@@ -259,11 +285,23 @@ fn case(seed: u64, case: u64) -> Result<(), String> {
     let mut guest = Guest::new(seed, case)?;
     for _ in 0..OPERATIONS {
         guest.operation()?;
+        guest.generation()?;
     }
-    guest.check()
+    guest.check()?;
+    watchdog::case(Random::of_case(!seed, case), OPERATIONS)
 }
 
 fn main() -> ExitCode {
     let cases = Cases::from_command_line(100);
-    cases.run(|number| case(cases.seed, number))
+    let meter = LogMeter::install();
+    cases.run(|number| {
+        let before = meter.lines();
+        case(cases.seed, number)?;
+        let said = meter.lines() - before;
+        // Each operation is in one life of the machine or the next, and says a line or so.
+        if said > MOST_LINES {
+            return Err(format!("{said} lines of the log"));
+        }
+        Ok(())
+    })
 }
