@@ -59,6 +59,16 @@ pub(crate) fn check_leaves() {
     let hints = cpuid(0x4000_0004, 0)[0];
     equal("leaf-no-auto-eoi", (hints >> 9 & 1).into(), 1);
     equal("leaf-no-pinning", (hints >> 22 & 1).into(), 0);
+    // Without 1 GiB pages the firmware maps up to 46 bits.
+    let (large, bits) = (
+        cpuid(0x8000_0001, 0)[3] >> 26 & 1,
+        cpuid(0x8000_0008, 0)[0] & 0xFF,
+    );
+    check(
+        "address-width",
+        large == 1 || bits <= 46,
+        format_args!("{bits} bits"),
+    );
     let processors = cpuid(0x4000_0005, 0)[0];
     check(
         "leaf-max-processors",

@@ -53,6 +53,11 @@ const NESTED_EXT1_ECX: u32 = 1 | 1 << 1 | 1 << 4 | 1 << 22;
 /// because larger ones are not there, and each entry takes hundreds of emulated instructions; the host's
 /// width would take OVMF hours.
 const NESTED_PHYS_BITS: u32 = 36;
+/// 1 GiB pages in leaf 0x80000001 EDX.
+const EXT1_EDX_1GIB_PAGES: u32 = 1 << 26;
+/// The widest physical address without them: Microsoft's firmware maps all of it before it has memory for more
+/// (msvm-machine section 2: a page fault in DxeIpl from 48 bits on).
+const PHYS_BITS_OF_2MIB_PAGES: u32 = 46;
 /// What leaf 0x80000001 EDX loses: FFXSR, RDTSCP, 3DNow!.
 const NESTED_EXT1_EDX_HIDDEN: u32 = 1 << 25 | 1 << 27 | 1 << 30 | 1 << 31;
 
@@ -75,7 +80,22 @@ pub(crate) fn policy(supported: &[Leaf], virtualisation: Virtualisation) -> Vec<
             hide_not_emulated(l);
         }
     }
+    if !has_large_pages(&leaves) {
+        leaves.iter_mut().for_each(limit_phys_bits);
+    }
     leaves
+}
+
+fn has_large_pages(leaves: &[Leaf]) -> bool {
+    leaves
+        .iter()
+        .any(|l| l.function == 0x8000_0001 && l.edx & EXT1_EDX_1GIB_PAGES != 0)
+}
+
+fn limit_phys_bits(l: &mut Leaf) {
+    if l.function == 0x8000_0008 {
+        l.eax = l.eax & 0xFF00 | (l.eax & 0xFF).min(PHYS_BITS_OF_2MIB_PAGES);
+    }
 }
 
 fn hide_features(l: &mut Leaf) {

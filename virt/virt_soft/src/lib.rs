@@ -26,6 +26,8 @@ use virt::{
 /// Guest physical address width that the engine shows: 512 GiB, and cheap page tables for firmware that
 /// maps all of it.
 const PHYS_BITS: u8 = 39;
+// From 48 on Microsoft's firmware needs 1 GiB pages (msvm-machine section 2).
+const _: () = assert!(PHYS_BITS < 48);
 
 /// The software CPU.
 #[derive(Debug, Default, Clone, Copy)]

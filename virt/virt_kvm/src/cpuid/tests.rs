@@ -95,6 +95,32 @@ fn only_emulated_instructions_are_advertised_on_software_nested_kvm() {
 }
 
 #[test]
+fn addresses_are_narrow_where_there_are_no_1_gib_pages() {
+    let mut host = machine();
+    for (edx, bits, shown) in [
+        (u32::MAX, 52, 52),
+        (!EXT1_EDX_1GIB_PAGES, 52, 46),
+        (!EXT1_EDX_1GIB_PAGES, 48, 46),
+        (!EXT1_EDX_1GIB_PAGES, 39, 39),
+    ] {
+        for leaf in &mut host {
+            match leaf.function {
+                0x8000_0001 => leaf.edx = edx,
+                0x8000_0008 => leaf.eax = 0x3000 | bits,
+                _ => {}
+            }
+        }
+        let leaves = policy(&host, Virtualisation::Svm);
+        assert_eq!(
+            get(&leaves, 0x8000_0008, 0).unwrap().eax,
+            0x3000 | shown,
+            "{edx:#x} {bits}"
+        );
+        assert_eq!(u32::from(phys_bits(&leaves)), shown);
+    }
+}
+
+#[test]
 fn topology_says_one_package_of_cores_with_apic_ids_by_index() {
     let base = policy(&machine(), Virtualisation::Svm);
     let leaves = for_vp(&base, 2, 3, &[]);
