@@ -67,6 +67,8 @@ pub mod stuck {
     pub const SILENT: u32 = 8;
     /// Asks for VMBus' offers for ever, and takes no message.
     pub const MESSAGES: u32 = 9;
+    /// Faults where nobody takes faults.
+    pub const FAULT: u32 = 10;
     /// EFI_SECURITY_VIOLATION.
     pub const STATUS: u64 = 1 << 63 | 26;
     /// A source line.

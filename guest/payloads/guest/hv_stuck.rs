@@ -61,6 +61,7 @@ fn main(_entry: &Entry) -> End {
         }
         stuck::FAIL_FAST => cpu::fail_fast(stuck::STATUS, stuck::LINE),
         stuck::MESSAGES => ask_for_ever(),
+        stuck::FAULT => cpu::triple_fault(),
         _ => loop {
             cpu::relax();
         },

@@ -117,6 +117,18 @@ fn firmware_that_stops_itself_is_told_with_its_reason_and_its_place() {
     }
 }
 
+/// Before the firmware has its own handlers any fault ends it.
+#[test]
+fn fault_that_nobody_takes_is_told_with_its_place() {
+    let folder = Folder::new();
+    let ended = boot(&folder, &stuck_firmware(stuck::FAULT)).run();
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    for part in ["triple faulted", "vp 0 is at SEC+0x"] {
+        assert!(ended.stderr.contains(part), "{part}\n{}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains("has stopped itself"), "{}", ended.stderr);
+}
+
 #[test]
 fn firmware_that_does_not_begin_is_told() {
     let folder = Folder::new();
