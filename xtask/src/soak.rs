@@ -77,11 +77,11 @@ const SOAKS: &[Soak] = &[
     },
     Soak {
         name: "guest-devices",
-        about: "random guest operations on OVMF machines, 1000 on each, 10^7 on each device: no panic, nothing touched that must not be",
+        about: "random guest operations on OVMF and Hyper-V machines, 1000 on each, 10^7 on each device, with flash and battery",
         package: "chipset",
         example: "guest_fuzz",
         starts_openvmm: false,
-        count: 400_000,
+        count: 500_000,
         chunk: 10_000,
     },
     Soak {

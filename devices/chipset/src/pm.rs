@@ -6,7 +6,9 @@
 //! The sleep control register of msvm-machine section 11 (0x405) is the high byte of PM1a control: bit 5
 //! there is SLP_EN.
 
-use chipset_device::{Clock, Device, InterruptLine, PortDevice, PowerRequest, PowerSink, Timed, TimerHandle};
+use chipset_device::{
+    Clock, Device, InterruptLine, LogBudget, PortDevice, PowerRequest, PowerSink, Timed, TimerHandle,
+};
 use std::sync::Arc;
 
 /// PM timer frequency in Hz.
@@ -83,6 +85,7 @@ pub struct PowerManagement {
     timer: TimerHandle,
     sci: InterruptLine,
     power: Arc<dyn PowerSink>,
+    log: LogBudget,
 }
 
 impl PowerManagement {
@@ -101,6 +104,7 @@ impl PowerManagement {
             timer,
             sci,
             power,
+            log: LogBudget::default(),
         };
         pm.power_on();
         pm
@@ -222,7 +226,10 @@ impl PowerManagement {
             self.power.request(PowerRequest::Shutdown);
         } else {
             // The tables name no other sleep state; a wake at once is what a machine without them does.
-            tracing::warn!("guest asked for sleep type {kind}; only soft off (0) exists here");
+            let text = || format!("guest asked for sleep type {kind}; only soft off (0) exists here");
+            if let Some(line) = self.log.line(text) {
+                tracing::warn!("{line}");
+            }
             self.state.status |= WAKE;
         }
     }
@@ -232,6 +239,7 @@ impl Device for PowerManagement {
     fn reset(&mut self) {
         self.power_on();
         self.update();
+        self.log.refill();
     }
 
     fn inspect(&self) -> String {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Ports that end or restart the machine: one struct per port, each with the few bits that it has.
 
-use chipset_device::{Device, PortDevice, PowerRequest, PowerSink, unclaimed};
+use chipset_device::{Device, LogBudget, PortDevice, PowerRequest, PowerSink, unclaimed};
 use std::sync::Arc;
 
 /// A port at which one exact value resets the machine; reads are all ones. The Hyper-V reset register
@@ -124,17 +124,23 @@ impl PortDevice for SystemControlA {
 /// The test-exit device: a 32-bit write ends the VM with the low seven bits as exit code.
 pub struct TestExit {
     power: Arc<dyn PowerSink>,
+    log: LogBudget,
 }
 
 impl TestExit {
     /// The device.
     pub fn new(power: Arc<dyn PowerSink>) -> Self {
-        Self { power }
+        Self {
+            power,
+            log: LogBudget::default(),
+        }
     }
 }
 
 impl Device for TestExit {
-    fn reset(&mut self) {}
+    fn reset(&mut self) {
+        self.log.refill();
+    }
 }
 
 impl PortDevice for TestExit {
@@ -145,10 +151,13 @@ impl PortDevice for TestExit {
     fn port_write(&mut self, offset: u16, data: &[u8]) {
         match (offset, data.len()) {
             (0, 4) => self.power.request(PowerRequest::TestExit(data[0] & 0x7F)),
-            _ => tracing::warn!(
-                "test exit: write of {} bytes at offset {offset}; it takes four at once",
-                data.len()
-            ),
+            (_, len) => {
+                let text =
+                    || format!("test exit: write of {len} bytes at offset {offset}; it takes four at once");
+                if let Some(line) = self.log.line(text) {
+                    tracing::warn!("{line}");
+                }
+            }
         }
     }
 }

@@ -13,6 +13,13 @@ pub struct LogBudget {
     left: AtomicU32,
 }
 
+impl Default for LogBudget {
+    /// Ten lines: enough to see what a guest does wrong.
+    fn default() -> Self {
+        Self::new(10)
+    }
+}
+
 impl LogBudget {
     /// A budget of `most` lines.
     pub fn new(most: u32) -> Self {

@@ -7,7 +7,7 @@
 
 use crate::config::{ConfigSpace, Identity};
 use crate::{Bdf, PciFunction, PciRoot};
-use chipset_device::{Device, Placement};
+use chipset_device::{Device, LogBudget, Placement};
 
 const PCIEXBAR: u16 = 0x60;
 /// Base bits 35:26, length 2:1, enable 0.
@@ -29,6 +29,7 @@ fn window_of(value: u64) -> Option<(u64, u64)> {
 pub struct HostBridge {
     config: ConfigSpace,
     ecam: Box<dyn Placement>,
+    log: LogBudget,
 }
 
 impl HostBridge {
@@ -41,7 +42,11 @@ impl HostBridge {
             ..Identity::default()
         });
         config.set_writable(PCIEXBAR.into(), &PCIEXBAR_WRITABLE.to_le_bytes());
-        Self { config, ecam }
+        Self {
+            config,
+            ecam,
+            log: LogBudget::default(),
+        }
     }
 
     /// Where it is.
@@ -63,14 +68,16 @@ impl HostBridge {
 
     fn place(&mut self) {
         let window = self.window();
-        if let Err(reason) = self.ecam.place(window) {
-            tracing::warn!("PCIEXBAR: {reason}");
+        let said = |reason| self.log.line(|| format!("PCIEXBAR: {reason}"));
+        if let Some(line) = self.ecam.place(window).err().and_then(said) {
+            tracing::warn!("{line}");
         }
     }
 }
 
 impl Device for HostBridge {
     fn reset(&mut self) {
+        self.log.refill();
         self.config.reset();
         self.place();
     }

@@ -8,7 +8,7 @@
 use crate::config::{ConfigSpace, Identity};
 use crate::intx::IntxRouter;
 use crate::{Bdf, PciFunction, PciRoot};
-use chipset_device::{Device, Placement};
+use chipset_device::{Device, LogBudget, Placement};
 use std::sync::Arc;
 
 const PMBASE: u16 = 0x40;
@@ -32,6 +32,7 @@ pub struct LpcBridge {
     config: ConfigSpace,
     pm: Box<dyn Placement>,
     intx: Arc<IntxRouter>,
+    log: LogBudget,
 }
 
 impl LpcBridge {
@@ -53,7 +54,12 @@ impl LpcBridge {
             config.set_writable(at.into(), &[0x8F; 4]);
         }
         config.set_writable(RCBA.into(), &0xFFFF_C001u32.to_le_bytes());
-        Self { config, pm, intx }
+        Self {
+            config,
+            pm,
+            intx,
+            log: LogBudget::default(),
+        }
     }
 
     /// Where it is.
@@ -74,8 +80,10 @@ impl LpcBridge {
     }
 
     fn apply(&mut self) {
-        if let Err(reason) = self.pm.place(self.pm_base().map(|base| (base, PM_LEN))) {
-            tracing::warn!("PMBASE: {reason}");
+        let placed = self.pm.place(self.pm_base().map(|base| (base, PM_LEN)));
+        let said = |reason| self.log.line(|| format!("PMBASE: {reason}"));
+        if let Some(line) = placed.err().and_then(said) {
+            tracing::warn!("{line}");
         }
         for (half, at) in PIRQ.into_iter().enumerate() {
             for (i, route) in self.config.dword(at).to_le_bytes().into_iter().enumerate() {
@@ -87,6 +95,7 @@ impl LpcBridge {
 
 impl Device for LpcBridge {
     fn reset(&mut self) {
+        self.log.refill();
         self.config.reset();
         self.apply();
     }

@@ -91,6 +91,20 @@ fn another_sleep_type_wakes_at_once() {
 }
 
 #[test]
+fn sleep_types_that_do_not_exist_do_not_fill_the_log() {
+    let bench = Bench::new();
+    let pm = block(&bench, PmLayout::HYPERV);
+    let meter = soak_case::LogMeter::default();
+    tracing::subscriber::with_default(meter.clone(), || {
+        for lives in 1..3 {
+            (0..100).for_each(|_| outw(&pm, 4, SLP_EN | 3 << 10));
+            assert_eq!(meter.lines(), lives * 10);
+            lock(&pm).reset();
+        }
+    });
+}
+
+#[test]
 fn the_power_button_raises_the_sci_only_in_acpi_mode() {
     let bench = Bench::new();
     let pm = block(&bench, PmLayout::ICH9);
