@@ -17,6 +17,8 @@ use guest_rt::{memory, paging};
 pub(crate) const BLOCK: u32 = 8;
 pub(crate) const LEN: u32 = 4096;
 
+/// Offset of the first BAR in configuration space.
+const BAR: u64 = 0x10;
 /// What the blob sets when BARs have addresses.
 const BARS_PLACED: u64 = 1 << 31;
 
@@ -62,10 +64,6 @@ pub(crate) fn check_disks(blob: &Blob<'_>) {
     };
     let windows = blob.find(types::APERTURES).unwrap_or(&[]);
     let placed = blob.flags() & BARS_PLACED != 0;
-    info(
-        "bars",
-        format_args!("{}", if placed { "placed" } else { "to place" }),
-    );
     for entry in table.bytes()[44..].chunks_exact(16) {
         let (base, segment, first, last) = (
             u64_at(entry, 0).unwrap_or(0),
@@ -83,18 +81,17 @@ pub(crate) fn check_disks(blob: &Blob<'_>) {
         let Some(mut aperture) = aperture else { continue };
         let ecam = base + (u64::from(first) << 20);
         if let Some(function) = Function::find(ecam, VIRTIO_BLK) {
-            check_virtio(&function, (!placed).then_some(&mut aperture));
+            check_virtio(&function, (placed, &mut aperture));
         }
         if let Some(function) = Function::find(ecam, NVME) {
-            check_nvme(&function, (!placed).then_some(&mut aperture));
+            check_nvme(&function, (placed, &mut aperture));
         }
     }
 }
 
-/// What the firmware does to BAR 0: finds its size, restores it or places it in `aperture`, turns the function on.
-fn open(name: &str, function: &Function, aperture: Option<&mut Aperture>) -> u64 {
+/// What the firmware does to BAR 0: finds its size, restores it or places it, turns the function on.
+fn open(name: &str, function: &Function, (placed, aperture): (bool, &mut Aperture)) -> u64 {
     const COMMAND: u64 = 4;
-    const BAR: u64 = 0x10;
     const BARS: u64 = 6;
     /// I/O, memory, bus master, parity and system errors, as the firmware sets it.
     const ON: u32 = 0x27;
@@ -105,30 +102,43 @@ fn open(name: &str, function: &Function, aperture: Option<&mut Aperture>) -> u64
     function.write(BAR, u32::MAX);
     let size = u64::from(!(function.read(BAR) & !0xF)) + 1;
     function.write(BAR, before);
-    if let Some(aperture) = aperture {
+    let mut window = if wide { aperture.high } else { aperture.low };
+    let inside = window;
+    if placed {
+        check(
+            "bars-are-placed",
+            address(function, wide) != 0,
+            format_args!("{before:#x}"),
+        );
+    } else {
         let empty = (0..BARS).all(|bar| function.read(BAR + bar * 4) & !0xF == 0);
         check(
-            "bar-without-address",
+            "bars-are-not-placed",
             empty && on == 0,
             format_args!("{before:#x}"),
         );
-        let window = if wide {
-            &mut aperture.high
-        } else {
-            &mut aperture.low
-        };
-        let bar = take(window, size);
+        let bar = take(&mut window, size);
         function.write(BAR, bar as u32);
         if wide {
             function.write(BAR + 4, (bar >> 32) as u32);
         }
     }
+    *(if wide {
+        &mut aperture.high
+    } else {
+        &mut aperture.low
+    }) = window;
     function.write(COMMAND, ON);
-    let above = if wide { function.read(BAR + 4) } else { 0 };
-    let bar = u64::from(function.read(BAR) & !0xF) | u64::from(above) << 32;
-    let right = bar != 0 && bar % size == 0 && map(bar);
+    let bar = address(function, wide);
+    let fits = bar >= inside.0 && bar + size <= inside.0 + inside.1;
+    let right = fits && bar % size == 0 && map(bar);
     check(name, right, format_args!("{bar:#x} size {size:#x}"));
     bar
+}
+
+fn address(function: &Function, wide: bool) -> u64 {
+    let above = if wide { function.read(BAR + 4) } else { 0 };
+    u64::from(function.read(BAR) & !0xF) | u64::from(above) << 32
 }
 
 /// The last `size` bytes of a window, a power of two: not where the host would begin. 0 when there is no room.
@@ -157,9 +167,9 @@ fn map(gpa: u64) -> bool {
     paging::translate(paging::root(), gpa) == Some(gpa)
 }
 
-fn check_virtio(function: &Function, aperture: Option<&mut Aperture>) {
+fn check_virtio(function: &Function, place: (bool, &mut Aperture)) {
     info("virtio-blk", format_args!("device {}", function.device()));
-    let bar = open("virtio-blk-bar", function, aperture);
+    let bar = open("virtio-blk-bar", function, place);
     equal("virtio-blk-revision", u64::from(function.read(8)) & 0xFF, 1);
     let subsystem = function.read(0x2C) >> 16;
     check(
@@ -197,10 +207,10 @@ fn check_virtio(function: &Function, aperture: Option<&mut Aperture>) {
     );
 }
 
-fn check_nvme(function: &Function, aperture: Option<&mut Aperture>) {
+fn check_nvme(function: &Function, place: (bool, &mut Aperture)) {
     info("nvme", format_args!("device {}", function.device()));
     equal("nvme-class", (function.read(8) >> 8).into(), NVME_CLASS);
-    let bar = open("nvme-bar", function, aperture);
+    let bar = open("nvme-bar", function, place);
     let Some(mut disk) = Controller::start(bar, NVME_QUEUES, false) else {
         check("nvme-driver", false, format_args!("it takes no driver"));
         return;

@@ -35,7 +35,12 @@ const SETS: [Set; 5] = [
     Set {
         options: &["--no-vmbus", "--nvme-pci", "id=n"],
         disks: &[("--disk", ""), ("--disk", ",on=n")],
-        checks: &["vmbus-absent", "virtio-blk-compare", "nvme-compare"],
+        checks: &[
+            "vmbus-absent",
+            "bars-are-placed",
+            "virtio-blk-compare",
+            "nvme-compare",
+        ],
     },
     Set {
         options: &[],
@@ -45,7 +50,7 @@ const SETS: [Set; 5] = [
     Set {
         options: &["--no-vmbus", "--nvme-pci", "id=n", "--uefi-enumerate-pci"],
         disks: &[("--disk", ""), ("--disk", ",on=n")],
-        checks: &["bar-without-address", "virtio-blk-compare", "nvme-compare"],
+        checks: &["bars-are-not-placed", "virtio-blk-compare", "nvme-compare"],
     },
     Set {
         options: &["--nvme-pci", "id=n", "-p", "2"],

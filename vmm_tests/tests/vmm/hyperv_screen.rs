@@ -36,6 +36,9 @@ fn types_and_looks(boot: &VmBuilder) {
     let mut viewer = Viewer::connect(&Viewer::address(&mut vm));
     assert_eq!(viewer.size(), (WIDTH as usize, HEIGHT as usize));
     shows(&mut vm, &mut viewer, 1);
+    // The client stays; picture and keyboard begin anew.
+    vm.send(b"\x11reset\n");
+    shows(&mut vm, &mut viewer, 1);
     viewer.press('a'.into());
     viewer.press(UP);
     viewer.press(ENTER);
