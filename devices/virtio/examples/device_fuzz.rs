@@ -1,37 +1,50 @@
 // SPDX-License-Identifier: MIT
 //! Guests that do anything to virtio and NVMe devices: registers, doorbells, configuration space, ring and queue
-//! contents, buffers anywhere; hosts that send frames, and connect, answer and hang up. `--seed S --first N --count M`: cases N to N + M - 1, each of [`OPERATIONS`]
-//! operations on one device.
+//! contents, buffers anywhere; hosts that send frames, and connect, answer and hang up.
+//! `--seed S --first N --count M`: cases N to N + M - 1, each of [`OPERATIONS`] operations on one device.
 //!
 //! Always true: a case depends on its number and the seed only, because the devices work on the thread that asks,
 //! also those that have one of their own in a VM.
-//! What must hold: no panic, the disk keeps its size, a device that is set up properly afterwards works.
+//! What must hold: no panic, bounded memory and log, the disk keeps its size, a device that is set up properly
+//! afterwards works.
+
+#[path = "../../../vm_loaders/examples/mutate/counting.rs"]
+mod counting;
+#[path = "device_fuzz/host.rs"]
+mod host;
 
 use block::{Disk, DiskOptions};
 use chipset_device::{InterruptLine, MmioDevice, MsiTarget, Placement};
+use counting::{live, peak, start_peak};
 use guest_memory::GuestMemory;
+use host::{Host, socket_packet};
 use nvme::NvmePci;
 use pci::PciFunction;
-use soak_case::{Cases, Random};
-use std::io::{Read, Write};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use soak_case::{Cases, LogMeter, Random};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tap::Tap;
-use virtio::{
-    Blk, Console, ConsoleIo, Net, Progress, QueueError, Rng, VirtQueue, VirtioDevice, VirtioPci, Vsock,
-    Waker, Wiring,
-};
+use virtio::{Blk, Console, ConsoleIo, Rng, VirtioDevice, VirtioPci, Waker, Wiring};
 
 /// Operations of a case.
 const OPERATIONS: u32 = 1000;
+/// The devices, in turn.
+const KINDS: u64 = 6;
+const BLK: u64 = 0;
+const NVME: u64 = 1;
+const CONSOLE: u64 = 2;
+const NET: u64 = 3;
+const VSOCK: u64 = 4;
 /// RAM in two pieces with a hole between.
 const LOW: u64 = 0x4_0000;
 const HIGH: u64 = 0x10_0000;
 const HIGH_LEN: u64 = 0x1_0000;
 const DISK_LEN: u64 = 64 << 10;
+/// Bytes of memory that a device takes: what it copies, and what waits for either side.
+const MOST_MEMORY: u64 = 32 << 20;
+/// Lines of the log that one device writes.
+const MOST_LINES: u64 = 10;
 
 /// An address: mostly RAM, sometimes near its ends or nowhere.
 fn gpa(random: &mut Random) -> u64 {
@@ -71,172 +84,13 @@ impl Placement for Nowhere {
     }
 }
 
-/// A device that works on the thread that asks, whatever it needs in a VM.
-struct HereAndNow<D>(D);
-
-impl<D: VirtioDevice> VirtioDevice for HereAndNow<D> {
-    fn kind(&self) -> u16 {
-        self.0.kind()
-    }
-
-    fn class(&self) -> [u8; 3] {
-        self.0.class()
-    }
-
-    fn features(&self) -> u64 {
-        self.0.features()
-    }
-
-    fn queue_sizes(&self) -> &[u16] {
-        self.0.queue_sizes()
-    }
-
-    fn read_config(&self, offset: usize, data: &mut [u8]) {
-        self.0.read_config(offset, data);
-    }
-
-    fn write_config(&mut self, offset: usize, data: &[u8]) {
-        self.0.write_config(offset, data);
-    }
-
-    fn activate(&mut self, features: u64) {
-        self.0.activate(features);
-    }
-
-    fn process(&mut self, queues: &mut [VirtQueue]) -> Result<Progress, QueueError> {
-        let progress = self.0.process(queues);
-        // What a thread would wait for now.
-        drop(self.0.watches());
-        progress
-    }
-
-    fn reset(&mut self) {
-        self.0.reset();
-    }
-
-    fn inspect(&self) -> String {
-        self.0.inspect()
-    }
-}
-
-/// What is at the other end of a device.
-enum Host {
-    Nobody,
-    /// Of a network device.
-    Wire(UnixDatagram),
-    /// Of a socket device: the programs that listen, and all streams.
-    Programs {
-        path: PathBuf,
-        listeners: Vec<UnixListener>,
-        streams: Vec<UnixStream>,
-    },
-}
-
-/// Ports of the host with a listener, and as many without.
-const PORTS: u64 = 3;
-
-impl Host {
-    /// A network device and its wire.
-    fn wire() -> std::io::Result<(Box<dyn VirtioDevice>, Self)> {
-        let (ours, theirs) = UnixDatagram::pair()?;
-        ours.set_nonblocking(true)?;
-        let net = Net::new(Tap::over_datagrams("fuzzed", theirs)?, [2, 0, 0, 0, 0, 1]);
-        Ok((Box::new(HereAndNow(net)), Self::Wire(ours)))
-    }
-
-    /// A socket device and its programs.
-    fn programs(folder: &Path) -> std::io::Result<(Box<dyn VirtioDevice>, Self)> {
-        let path = folder.join("sockets");
-        let listeners = (0..PORTS).map(|port| {
-            let path = folder.join(format!("sockets_{port}"));
-            // Of the case before.
-            let _ = std::fs::remove_file(&path);
-            let listener = UnixListener::bind(path)?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        let listeners = listeners.collect::<std::io::Result<_>>()?;
-        let vsock = Vsock::listen(GUEST_CID, &path)?;
-        let host = Self::Programs {
-            path,
-            listeners,
-            streams: Vec::new(),
-        };
-        Ok((Box::new(HereAndNow(vsock)), host))
-    }
-
-    /// Something that a host may do at any time. What does not work, because a queue is full or an end has gone, is
-    /// as good as done.
-    fn act(&mut self, random: &mut Random) {
-        let bytes = vec![random.bits() as u8; 1 << random.below(13)];
-        match self {
-            Self::Nobody => {}
-            Self::Wire(wire) => {
-                let _ = wire.send(&bytes);
-                let _ = wire.recv(&mut [0; 2048]);
-            }
-            Self::Programs {
-                path,
-                listeners,
-                streams,
-            } => {
-                let connected = match random.below(8) {
-                    0 => UnixStream::connect(path).ok(),
-                    1 | 2 => {
-                        let called = listeners[random.below(PORTS) as usize].accept();
-                        called.ok().map(|(stream, _)| stream)
-                    }
-                    3 => {
-                        streams.pop();
-                        None
-                    }
-                    _ => None,
-                };
-                streams.extend(connected.filter(|stream| stream.set_nonblocking(true).is_ok()));
-                let count = streams.len() as u64;
-                if let Some(stream) = streams.get_mut(random.below(count) as usize) {
-                    let _ = match random.below(4) {
-                        0 => stream.write(format!("CONNECT {}\n", random.below(5)).as_bytes()),
-                        1 => stream.write(&bytes),
-                        2 => stream.read(&mut [0; 4096]),
-                        _ => stream.shutdown(std::net::Shutdown::Write).map(|()| 0),
-                    };
-                }
-            }
-        }
-    }
-}
-
-/// The guest's context id.
-const GUEST_CID: u64 = 3;
-
-/// The header of a socket packet that mostly makes sense (section 5.10.6).
-fn socket_packet(random: &mut Random) -> Vec<u8> {
-    let cid = random.pick(&[GUEST_CID, GUEST_CID, GUEST_CID, 2, 77]);
-    let mut header = cid.to_le_bytes().to_vec();
-    header.extend(2u64.to_le_bytes());
-    header.extend((random.below(2) as u32).to_le_bytes());
-    header.extend(random.pick(&[0u32, 0, 1, 3, 0x4000_0000]).to_le_bytes());
-    header.extend((random.below(600) as u32).to_le_bytes());
-    header.extend(random.pick(&[1u16, 1, 1, 2]).to_le_bytes());
-    header.extend(
-        random
-            .pick(&[1u16, 1, 1, 2, 3, 4, 5, 5, 5, 6, 7, 0, 8])
-            .to_le_bytes(),
-    );
-    header.extend((random.below(4) as u32).to_le_bytes());
-    header.extend((random.value() as u32).to_le_bytes());
-    header.extend((random.value() as u32).to_le_bytes());
-    header
-}
-
 /// A device with everything that a guest reaches.
 struct Bench {
     memory: GuestMemory,
     function: Box<dyn PciFunction>,
     bar: Arc<Mutex<dyn MmioDevice>>,
     random: Random,
-    is_nvme: bool,
+    kind: u64,
     /// Lets a virtio device look at what came from the host.
     waker: Option<Waker>,
     host: Host,
@@ -273,14 +127,14 @@ impl Bench {
     fn new(case: u64, seed: u64, disk: &Arc<Disk>, folder: &Path) -> Self {
         let memory = GuestMemory::allocate(&[(0, LOW), (HIGH, HIGH_LEN)]).expect("guest memory");
         let mut random = Random::of_case(seed, case);
-        let kind = case % 6;
+        let kind = case % KINDS;
         let mut host = Host::Nobody;
         let (mut function, bar, waker) = match kind {
-            0 => virtio(Box::new(Blk::new(disk.clone())), &memory),
-            1 => nvme(disk.clone(), &memory),
-            2 => virtio(Box::new(Console::new(Arc::new(Sink))), &memory),
-            3 | 4 => {
-                let both = if kind == 3 {
+            BLK => virtio(Box::new(Blk::new(disk.clone())), &memory),
+            NVME => nvme(disk.clone(), &memory),
+            CONSOLE => virtio(Box::new(Console::new(Arc::new(Sink))), &memory),
+            NET | VSOCK => {
+                let both = if kind == NET {
                     Host::wire()
                 } else {
                     Host::programs(folder)
@@ -310,7 +164,7 @@ impl Bench {
             function,
             bar,
             random,
-            is_nvme: kind == 1,
+            kind,
             waker,
             host,
         }
@@ -507,8 +361,85 @@ impl Bench {
         }
     }
 
+    /// Reset, then a driver that behaves: its first request is done.
+    fn works_after_reset(&mut self) -> bool {
+        self.function.reset();
+        self.function.config_write(4, &[6, 0]);
+        self.ram(0, &vec![0; LOW as usize]);
+        if self.kind == NVME {
+            self.identifies()
+        } else {
+            self.serves()
+        }
+    }
+
+    /// An NVMe controller tells what it is.
+    fn identifies(&mut self) -> bool {
+        self.start_nvme();
+        let mut entry = [0; 64];
+        // Identify, controller, to a page.
+        (entry[0], entry[40]) = (6, 1);
+        entry[24..32].copy_from_slice(&0x8000u64.to_le_bytes());
+        self.ram(0x1000, &entry);
+        self.write(0x1000, &1u32.to_le_bytes());
+        let mut status = [0; 2];
+        let read = self.memory.read(0x2000 + 14, &mut status);
+        read.is_ok() && u16::from_le_bytes(status) == 1
+    }
+
+    /// A virtio device uses a chain of the kind that it takes.
+    fn serves(&mut self) -> bool {
+        const TABLE: u64 = 0x1000;
+        const AVAIL: u64 = 0x2000;
+        const USED: u64 = 0x3000;
+        const NEXT: u16 = 1;
+        const WRITE: u16 = 2;
+        const DATA: u64 = 0x8000;
+        // Receive queues and the only queue of some are 0.
+        let (queue, chain): (u16, &[(u32, u16)]) = match self.kind {
+            BLK => (0, &[(16, NEXT), (512, NEXT | WRITE), (1, WRITE)]),
+            CONSOLE => (1, &[(5, 0)]),
+            NET => (1, &[(12 + 60, 0)]),
+            VSOCK => (1, &[(44, 0)]),
+            _ => (0, &[(16, WRITE)]),
+        };
+        for status in [0u8, 1, 3] {
+            self.write(0x14, &[status]);
+        }
+        // Version 1, and nothing that is optional.
+        self.write(8, &1u32.to_le_bytes());
+        self.write(0xC, &1u32.to_le_bytes());
+        self.write(0x14, &[0xB]);
+        self.write(0x16, &queue.to_le_bytes());
+        self.write(0x18, &8u16.to_le_bytes());
+        for (at, gpa) in [(0x20, TABLE), (0x28, AVAIL), (0x30, USED)] {
+            self.write(at, &(gpa as u32).to_le_bytes());
+            self.write(at + 4, &0u32.to_le_bytes());
+        }
+        self.write(0x1C, &[1, 0]);
+        self.write(0x14, &[0xF]);
+        for (i, (len, flags)) in (0..).zip(chain) {
+            let mut descriptor = (DATA + i * 0x1000).to_le_bytes().to_vec();
+            descriptor.extend(len.to_le_bytes());
+            descriptor.extend(flags.to_le_bytes());
+            descriptor.extend((i as u16 + 1).to_le_bytes());
+            self.ram(TABLE + i * 16, &descriptor);
+        }
+        if self.kind == VSOCK {
+            let packet = socket_packet(&mut self.random);
+            self.ram(DATA, &packet);
+        }
+        self.ram(AVAIL + 2, &1u16.to_le_bytes());
+        // A source of entropy may have nothing just now.
+        (0..3).any(|_| {
+            self.write(0x3000 + u64::from(queue) * 4, &queue.to_le_bytes());
+            let mut index = [0; 2];
+            self.memory.read(USED + 2, &mut index).is_ok() && index == [1, 0]
+        })
+    }
+
     fn step(&mut self) {
-        match (self.random.below(64), self.is_nvme) {
+        match (self.random.below(64), self.kind == NVME) {
             (0, false) => self.start_virtio(),
             (0, true) => self.start_nvme(),
             (1..16, _) => self.anything(),
@@ -536,12 +467,24 @@ fn main() -> ExitCode {
         format: None,
     };
     let disk = Disk::open(&options).expect("a disk");
+    let meter = LogMeter::install();
     cases.run(|case| {
+        let (before, lines) = (live(), meter.lines());
+        start_peak();
         let mut bench = Bench::new(case, cases.seed, &disk, folder.path());
         for _ in 0..OPERATIONS {
             bench.step();
         }
-        bench.function.reset();
+        if !bench.works_after_reset() {
+            return Err("a driver that behaves gets no answer".into());
+        }
+        let (used, said) = (peak() - before, meter.lines() - lines);
+        if used > MOST_MEMORY {
+            return Err(format!("{used} bytes of memory"));
+        }
+        if said > MOST_LINES {
+            return Err(format!("{said} lines of the log"));
+        }
         let len = std::fs::metadata(&path).expect("the disk").len();
         if len == DISK_LEN {
             Ok(())
