@@ -8,7 +8,7 @@ pub mod layout;
 
 use crate::channel::{ChannelDevice, OpenChannel};
 use crate::protocol::Offer;
-use crate::ring::{Packet, RingError};
+use crate::ring::{Packet, RingError, word};
 use chipset_device::lock;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -103,14 +103,15 @@ impl ChannelDevice for Keyboard {
         if packet.completion_requested {
             channel.complete(packet.transaction, &[])?;
         }
-        let word = |at: usize| {
-            let bytes = packet.data.get(at..at + 4)?;
-            Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-        };
-        if word(0) == Some(message::REQUEST) {
-            self.agreed = word(4) == Some(VERSION);
+        if word(&packet.data, 0) == Some(message::REQUEST) {
+            let version = word(&packet.data, 4).unwrap_or(0);
+            self.agreed = version == VERSION;
             if !self.agreed {
-                channel.warn(|| format!("the guest's keyboard driver asks for version {:x?}", word(4)));
+                channel.warn(|| {
+                    format!(
+                        "the guest's keyboard driver asks for version {version:#x}; there is {VERSION:#x}"
+                    )
+                });
             }
             let words = [message::RESPONSE, self.agreed.into()];
             let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();

@@ -8,7 +8,7 @@
 use crate::channel::{ChannelDevice, OpenChannel};
 use crate::gpadl::Pages;
 use crate::protocol::Offer;
-use crate::ring::{Packet, RingError, packet};
+use crate::ring::{self, Packet, RingError, packet};
 use crate::rndis::{self, Reply};
 use std::io;
 use std::sync::Arc;
@@ -88,8 +88,7 @@ fn words(values: &[u32]) -> Vec<u8> {
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
-    word.map_or(0, u32::from_le_bytes)
+    ring::word(bytes, at).unwrap_or(0)
 }
 
 impl NetVsp {

@@ -82,6 +82,12 @@ pub struct Packet {
     pub data: Vec<u8>,
 }
 
+/// The word at a place of a packet's data, if it is there.
+pub(crate) fn word(data: &[u8], at: usize) -> Option<u32> {
+    let word = data.get(at..at.checked_add(4)?)?;
+    word.first_chunk().map(|word| u32::from_le_bytes(*word))
+}
+
 /// One direction.
 #[derive(Debug)]
 struct Ring {

@@ -4,6 +4,8 @@
 //! Always true: offsets and lengths that a guest wrote are checked; what is not supported says so.
 //! Not here: where messages come from.
 
+use crate::ring::word;
+
 /// Message types; an answer has the top bit.
 const PACKET: u32 = 1;
 const INITIALIZE: u32 = 2;
@@ -58,11 +60,6 @@ pub(crate) enum Reply {
     Message(Vec<u8>),
     /// An answer, and frames are wanted if the filter is not 0.
     Filter { filter: u32, reply: Vec<u8> },
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    let word = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_le_bytes(word.try_into().ok()?))
 }
 
 fn message(kind: u32, body: &[u32], rest: &[u8]) -> Vec<u8> {

@@ -9,7 +9,7 @@
 
 use crate::channel::{ChannelDevice, OpenChannel};
 use crate::protocol::Offer;
-use crate::ring::{Packet, RingError};
+use crate::ring::{Packet, RingError, word};
 use chipset_device::lock;
 use guest_memory::DmaMemory;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -194,11 +194,6 @@ fn is_sound(picture: &Picture, memory: &DmaMemory) -> bool {
         && u64::from(pitch) >= row;
     // The last row need not have the bytes up to the next.
     fits && memory.is_ram(gpa, u64::from(pitch) * u64::from(height - 1) + row)
-}
-
-fn word(data: &[u8], at: usize) -> Option<u32> {
-    let bytes = data.get(at..at + 4)?;
-    Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
 }
 
 /// What the monitor says of itself (VESA E-EDID 1.4): no maker, one mode of [`SIZE`] at 60 Hz (VESA DMT).

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Screen and keyboard of the Hyper-V machine under firmware, from guest memory to a VNC client and back.
 
-use crate::images::Folder;
+use crate::images::{Folder, arg};
 use guest_protocol::screen::{HEIGHT, WIDTH, pixel};
 use vmm_tests::{Backend, Report, Viewer, Vm, VmBuilder, files, on_every_backend};
 
@@ -68,4 +68,14 @@ on_every_backend! {
         let resets = backend == Backend::Soft;
         types_and_looks(&Vm::builder(backend).uefi_igvm(file.path()), resets);
     }
+}
+
+#[test]
+fn direct_boot_has_the_same_screen_and_keyboard() {
+    let firmware = files::hv_probe_firmware();
+    let vm = Vm::builder(Backend::Soft);
+    types_and_looks(
+        &vm.args(["--uefi", "--uefi-firmware", arg(firmware.path())]),
+        false,
+    );
 }
