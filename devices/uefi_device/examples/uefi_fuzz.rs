@@ -6,13 +6,17 @@
 //!
 //! One case is new devices and [`OPERATIONS`] operations each on the device, on the generation id and on the
 //! watchdog. Always true: a case depends on its number and the seed only. What must hold: no panic, RAM that
-//! nothing names keeps its contents, names are enumerated in order to an end, quotas hold, the log is bounded,
-//! after a reset a guest that behaves gets its answers, and a watchdog asks for a reset on time and not before.
+//! nothing names keeps its contents, names are enumerated in order to an end, quotas hold, memory and log are
+//! bounded, after a reset a guest that behaves gets its answers, and a watchdog asks for a reset on time and not
+//! before.
 
+#[path = "../../../vm_loaders/examples/mutate/counting.rs"]
+mod counting;
 #[path = "uefi_fuzz/watchdog.rs"]
 mod watchdog;
 
 use chipset_device::{Clock, Device, PortDevice, PowerRequest, PowerSink, Timed, TimerQueue};
+use counting::{live, peak, start_peak};
 use guest_memory::{DmaMemory, GuestMemory};
 use soak_case::{Cases, LogMeter, Random};
 use std::process::ExitCode;
@@ -34,6 +38,8 @@ const COMMANDS: [u32; 7] = [0, 1, 2, 3, 4, 5, 6];
 const GENERATION: [u8; 16] = [3; 16];
 /// Lines of the log between two resets: the firmware's own share; and one for each reset that is asked for.
 const MOST_LINES: u64 = 20_001;
+/// Bytes of memory: the variables, a log's lines.
+const MOST_MEMORY: u64 = 16 << 20;
 
 /// An address that is not in the kept page or before it so closely that a long buffer reaches it.
 fn gpa(random: &mut Random) -> u64 {
@@ -295,9 +301,13 @@ fn main() -> ExitCode {
     let cases = Cases::from_command_line(100);
     let meter = LogMeter::install();
     cases.run(|number| {
-        let before = meter.lines();
+        let (before, lines) = (live(), meter.lines());
+        start_peak();
         case(cases.seed, number)?;
-        let said = meter.lines() - before;
+        let (used, said) = (peak() - before, meter.lines() - lines);
+        if used > MOST_MEMORY {
+            return Err(format!("{used} bytes of memory"));
+        }
         // Each operation is in one life of the machine or the next, and says a line or so.
         if said > MOST_LINES {
             return Err(format!("{said} lines of the log"));

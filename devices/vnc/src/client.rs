@@ -14,6 +14,10 @@ const NO_SECURITY: u8 = 1;
 const NAME: &[u8] = b"openvmm";
 /// Shortest time between two pictures, and how long a client's next message is waited for in between.
 const PERIOD: Duration = Duration::from_millis(40);
+/// Messages in a row before a pause, so that clients that send without end leave the guest's keyboard and the
+/// host's processors to others; far more than anybody types.
+const BURST: u32 = 16;
+const PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of an update that are put together before they are sent, and a little more.
 const CHUNK: usize = 64 << 10;
 /// Longest cut text that is skipped; more is no text.
@@ -68,10 +72,17 @@ pub(crate) fn serve(stream: &TcpStream, console: &Console, patience: Duration) -
         wants: None,
     };
     client.greet()?;
-    let mut next = Instant::now();
+    let (mut next, mut burst) = (Instant::now(), 0);
     loop {
         if let Some(kind) = client.next_message()? {
             client.handle(kind)?;
+            burst += 1;
+        } else {
+            burst = 0;
+        }
+        if burst == BURST {
+            std::thread::sleep(PAUSE);
+            burst = 0;
         }
         if client.wants.is_some() && Instant::now() >= next {
             client.update()?;

@@ -150,6 +150,20 @@ fn keys_arrive_and_the_rest_is_skipped() {
 }
 
 #[test]
+fn a_flood_of_keys_is_taken_in_pieces() {
+    const FLOOD: usize = 2000;
+    let (server, keys) = server(&screen(8, 8));
+    let mut client = Client::connect(&server);
+    client.greet();
+    let begin = std::time::Instant::now();
+    client.write(&[4, 1, 0, 0, 0, 0, 0, 0x41].repeat(FLOOD));
+    client.request(false);
+    client.update(4);
+    assert_eq!(keys.lock().unwrap().len(), FLOOD);
+    assert!(begin.elapsed() > Duration::from_millis(100));
+}
+
+#[test]
 fn a_picture_of_another_size_is_announced_or_ends_the_connection() {
     let screen = screen(8, 8);
     let (server, _) = server(&screen);
