@@ -23,6 +23,8 @@ struct Payload {
 
 /// Link address of what is in a firmware image.
 const FIRMWARE: u64 = 0x6E_2000;
+/// Where its zeroed data are: in an empty part of the image, behind one of the marks that are 64 KiB apart.
+const FIRMWARE_ZEROED: u64 = 0x40_0010;
 
 /// Every payload. The addresses are part of `guest_protocol`'s contract and checked by the library's
 /// tests.
@@ -142,7 +144,9 @@ fn link(out: &Path, sources: &Path, payload: &Payload) -> Result<()> {
         .arg(&elf);
     if payload.base == FIRMWARE {
         // It has to fit its volume, and is not there to be fast.
-        command.arg("-Copt-level=z");
+        command
+            .arg("-Copt-level=s")
+            .arg(format!("-Clink-arg=--defsym=ZEROED_BASE={FIRMWARE_ZEROED:#x}"));
     }
     run(command)?;
     let flat = flatten(&std::fs::read(&elf)?, payload.base)
@@ -211,6 +215,9 @@ fn flatten(elf: &[u8], base: u64) -> Option<Vec<u8>> {
         let [offset, gpa, in_file, in_memory] =
             [0x08, 0x10, 0x20, 0x28].map(|field| number(header + field, 8));
         let (offset, in_file) = (offset? as usize, in_file? as usize);
+        if in_file == 0 && gpa? < base {
+            continue;
+        }
         let start = gpa?.checked_sub(base)? as usize;
         let bytes = elf.get(offset..offset + in_file)?;
         memory.resize(memory.len().max(start + in_memory? as usize), 0);

@@ -135,6 +135,12 @@ fn image_of(code: &[u8]) -> Vec<u8> {
 fn sec_volume(code: &[u8]) -> Vec<u8> {
     let pe = pe::image(code, &SEC_CORE_IMAGE);
     let mut volume = vec![0xFF; image::SEC_VOLUME_SIZE as usize];
+    let room = volume.len() - image::PE_OFFSET as usize;
+    assert!(
+        pe.len() <= room,
+        "a payload of {} bytes in a volume with room for {room}",
+        pe.len()
+    );
     put(&mut volume, 0, &volume_header());
     let pad = file_header([0xFF; 16], FILE_TYPE_PAD, SEC_FILE - VOLUME_HEADER);
     put(&mut volume, VOLUME_HEADER, &pad);

@@ -89,3 +89,37 @@ fn the_probe_fits_below_the_page_tables() {
     let end = image::CODE_GPA + CODE.len() as u64;
     assert!(end <= 0x70_0000, "{end:#x}");
 }
+
+/// The zeroed data of a payload are not in its volume but where the image has nothing else.
+#[test]
+fn zeroed_data_lie_in_an_empty_part_of_the_image() {
+    let list = [Write {
+        status: 0,
+        attributes: 7,
+        vendor: [1; 16],
+        name: "name",
+        data: vec![1; 0x8000],
+    }];
+    let images: [(&[u8], Vec<u8>); 4] = [
+        (crate::built!("uefi_probe.elf"), firmware()),
+        (crate::built!("hv_probe.elf"), hv_firmware_with(&list)),
+        (crate::built!("hv_devices.elf"), devices_firmware()),
+        (crate::built!("hv_stuck.elf"), stuck_firmware(1)),
+    ];
+    for (elf, image) in images {
+        let (gpa, len) = zeroed(elf);
+        let at = (gpa - 0x10_0000) as usize;
+        assert!(len >= 0x8000, "a stack at least: {len:#x}");
+        assert!(at + len < 0x5E_0000);
+        assert!(image[at..at + len].iter().all(|&byte| byte == 0));
+    }
+}
+
+/// The segment that has no bytes in the file: gpa and length.
+fn zeroed(elf: &[u8]) -> (u64, usize) {
+    let number = |at: usize| u64::from_le_bytes(*elf[at..].first_chunk().unwrap());
+    let headers = (0..usize::from(elf[0x38])).map(|index| number(0x20) as usize + index * 0x38);
+    let mut zeroed = headers.filter(|at| elf[*at] == 1 && number(at + 0x20) == 0);
+    let at = zeroed.next().expect("a segment of zeros");
+    (number(at + 0x10), number(at + 0x28) as usize)
+}
