@@ -100,7 +100,7 @@ pub fn execute_absent(luns: &[u8], command: &Command<'_>) -> Option<Outcome> {
             data[0] = 0x7F;
             command.answer(&data, be16(cdb, 3))
         }
-        0xA0 => command.answer(&lun_list(luns), be32(cdb, 6)),
+        0xA0 => report_luns(luns, command),
         _ => return None,
     };
     Some(Outcome {
@@ -125,7 +125,7 @@ fn perform(disk: &Disk, luns: &[u8], command: &Command<'_>) -> Result<u32, Sense
         0x5A => command.answer(&mode_pages(disk, true), be16(cdb, 7)),
         0x25 => command.answer(&capacity_10(disk), 8),
         0x9E if cdb[1] & 0x1F == 0x10 => command.answer(&capacity_16(disk), be32(cdb, 10)),
-        0xA0 => command.answer(&lun_list(luns), be32(cdb, 6)),
+        0xA0 => report_luns(luns, command),
         0x08 | 0x28 | 0xA8 | 0x88 => transfer(disk, command, Disk::read, READ_ERROR),
         0x0A | 0x2A | 0xAA | 0x8A => {
             writable(disk)?;
@@ -308,6 +308,15 @@ fn capacity_16(disk: &Disk) -> [u8; 32] {
     // Thin provisioning.
     data[14] = 0x80;
     data
+}
+
+/// REPORT LUNS. Microsoft's firmware leaves the allocation length zero and means its whole buffer.
+fn report_luns(luns: &[u8], command: &Command<'_>) -> Result<u32, Sense> {
+    let allocation = match be32(&command.cdb, 6) {
+        0 => command.buffer.map_or(0, Pages::len),
+        allocation => allocation,
+    };
+    command.answer(&lun_list(luns), allocation)
 }
 
 fn lun_list(luns: &[u8]) -> Vec<u8> {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! The synthetic SCSI controller (Linux drivers/scsi/storvsc_drv.c; msvm-machine section 7).
 //!
-//! Always true: every request is completed, once, with an SRB status. One controller, path and target 0,
-//! a disk per logical unit. Not here: SCSI commands (`scsi`).
+//! Always true: every request is completed, once, with an SRB status, in as many bytes as it had. One
+//! controller, path and target 0, a disk per logical unit. Not here: SCSI commands (`scsi`).
 
 use crate::channel::{ChannelDevice, OpenChannel};
 use crate::protocol::Offer;
@@ -166,7 +166,9 @@ impl ChannelDevice for StorVsp {
             _ => put(&mut reply, 8, INVALID_REQUEST),
         }
         if packet.completion_requested {
-            channel.complete(packet.transaction, &reply)?;
+            // Microsoft's firmware asks in 48 bytes until a version is agreed on, and refuses a longer answer.
+            let len = packet.data.len().min(PACKET);
+            channel.complete(packet.transaction, &reply[..len])?;
         }
         Ok(())
     }

@@ -373,6 +373,17 @@ fn disk_is_initialised_written_and_read_back() {
 }
 
 #[test]
+fn completion_is_as_long_as_its_request() {
+    let (_file, mut guest) = with_disk(1 << 20);
+    for len in [48, 56, 64] {
+        let mut request = vec![0; len];
+        request[0] = 7;
+        guest.send(packet::INBAND, 1, &[], &request);
+        assert_eq!(guest.receive().unwrap().2.len(), len);
+    }
+}
+
+#[test]
 fn commands_that_fail_have_sense_data() {
     let (_file, mut guest) = with_disk(1 << 20);
     let past_end = guest.scsi(1, 0, &[0x28, 0, 0, 0, 8, 0, 0, 0, 1, 0], 512);
@@ -397,6 +408,12 @@ fn disk_says_what_it_is() {
     assert_eq!(guest.data(8), [0, 0, 7, 0xFF, 0, 0, 2, 0]);
     guest.scsi(3, 0, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 16], 16);
     assert_eq!(guest.data(8), [0, 0, 0, 8, 0, 0, 0, 0]);
+    // As Microsoft's firmware asks, of a target that is there and of one that is not.
+    let whole_buffer = guest.scsi(5, 0, &[0xA0], 2056);
+    assert_eq!(
+        (guest.data(8), whole_buffer[24]),
+        (vec![0, 0, 0, 8, 0, 0, 0, 0], 16)
+    );
     guest.scsi(4, 0, &[0x12, 1, 0xB2, 0, 64, 0], 64);
     assert_eq!(guest.data(4), [0, 0xB2, 0, 4]);
 }

@@ -17,6 +17,8 @@ const PROPERTIES: u32 = 10;
 /// Windows 8.1, the only one that the firmware speaks.
 const V6_0: u32 = 0x0600;
 const PACKET: usize = 64;
+/// Bytes of a request, and of its completion at most, while no version is agreed on.
+const EARLY: usize = 48;
 const READS: u8 = 1;
 const WRITES: u8 = 0;
 const SRB_SUCCESS: u8 = 1;
@@ -42,24 +44,24 @@ struct Controller {
 
 impl Controller {
     /// What the firmware demands of every completion.
-    fn ask(&mut self, packet: &[u8; PACKET], buffer: Option<(u64, u32)>) -> Option<Done> {
+    fn ask(&mut self, packet: &[u8], buffer: Option<(u64, u32)>) -> Option<Done> {
         let (data, len) = self.rings.ask(packet, buffer)?;
         let mut done = Done { packet: [0; PACKET] };
         done.packet.copy_from_slice(&data[..PACKET]);
         let asked = u32::from_le_bytes([packet[24], packet[25], packet[26], packet[27]]);
         let sound = done.word(0) == COMPLETE
-            && len >= 0x30
+            && (EARLY..=packet.len()).contains(&len)
             && done.packet[21] <= 20
             && (packet[0] != EXECUTE as u8 || done.word(24) <= asked);
         check("scsi-completion", sound, format_args!("{len} bytes"));
         sound.then_some(done)
     }
 
-    fn control(&mut self, name: &str, operation: u32, argument: u32) -> Option<Done> {
+    fn control(&mut self, name: &str, (operation, argument): (u32, u32), len: usize) -> Option<Done> {
         let mut packet = [0; PACKET];
         packet[..4].copy_from_slice(&operation.to_le_bytes());
         packet[12..16].copy_from_slice(&argument.to_le_bytes());
-        let done = self.ask(&packet, None)?;
+        let done = self.ask(&packet[..len], None)?;
         equal(name, done.word(8).into(), 0);
         Some(done)
     }
@@ -91,7 +93,8 @@ pub(crate) fn check_disk(rings: Rings) {
     for at in 0..64 {
         memory::write_u64(BACK + at * 8, 0);
     }
-    let luns = [0xA0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0];
+    // The firmware names no allocation length.
+    let luns = [0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let got = controller.execute(0, &luns, READS, (BACK, 4096));
     check(
         "scsi-report-luns",
@@ -122,16 +125,16 @@ pub(crate) fn check_disk(rings: Rings) {
 }
 
 fn start(controller: &mut Controller) -> Option<()> {
-    controller.control("scsi-begin", BEGIN, 0)?;
-    controller.control("scsi-version", VERSION, V6_0)?;
-    let properties = controller.control("scsi-properties", PROPERTIES, 0)?;
+    controller.control("scsi-begin", (BEGIN, 0), EARLY)?;
+    controller.control("scsi-version", (VERSION, V6_0), EARLY)?;
+    let properties = controller.control("scsi-properties", (PROPERTIES, 0), PACKET)?;
     let most = properties.word(24);
     check(
         "scsi-most-transfer",
         most as u64 >= u64::from(LEN),
         format_args!("{most:#x}"),
     );
-    controller.control("scsi-end", END, 0)?;
+    controller.control("scsi-end", (END, 0), PACKET)?;
     Some(())
 }
 
