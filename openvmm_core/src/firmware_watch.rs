@@ -47,7 +47,9 @@ const IMAGE: (u64, usize) = (0x10_0000, 0x60_0000);
 const INDEX: u16 = 0x28;
 const DATA: u16 = 0x2C;
 const NVRAM: u32 = 0x24;
-const LOOK: u32 = 0x2C;
+/// What it tried to boot, handed over once there is nothing left to try, or once an operating system runs. (It asks for a
+/// look at its log, index 0x2C, before each start of a loader too.)
+const EVENT_LOG: u32 = 0x30;
 /// Sleep control: type 0 with its enable bit powers off.
 const PM1A_CONTROL: u16 = 0x404;
 const SLEEP: u32 = 1 << 13;
@@ -262,7 +264,7 @@ impl FirmwareWatch {
             let status = [4, 5, 6, 7, 8, 9, 10, 11].map(|at| head[at]);
             self.variable_command(u32::from_le_bytes(command), u64::from_le_bytes(status));
         }
-        if index == LOOK {
+        if index == EVENT_LOG {
             let now = self.world.clock.now();
             let mut state = self.lock();
             if !state.runtime {
@@ -280,7 +282,7 @@ impl FirmwareWatch {
             let text = verdict::untaken(held, (now - held.since) / SECOND);
             self.tell(&mut state, Trouble::Messages, text);
         }
-        if state.failed.is_some_and(|at| now >= at + AFTER_FAILURE * SECOND) {
+        if !state.runtime && state.failed.is_some_and(|at| now >= at + AFTER_FAILURE * SECOND) {
             let text = verdict::nothing_booted(&self.world.disks);
             self.tell(&mut state, Trouble::NoBoot, text);
         }

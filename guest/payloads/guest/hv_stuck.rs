@@ -19,6 +19,7 @@ const INDEX: u16 = 0x28;
 const DATA: u16 = 0x2C;
 const NVRAM: u32 = 0x24;
 const LOOK: u32 = 0x2C;
+const EVENT_LOG: u32 = 0x30;
 const LINE_STATUS: u16 = 0x3FD;
 const GUEST_OS_ID: u32 = 0x4000_0000;
 const HYPERCALL: u32 = 0x4000_0001;
@@ -52,11 +53,11 @@ fn main(_entry: &Entry) -> End {
             variable(1, 22);
         },
         stuck::NO_BOOT => {
-            write(LOOK, 0);
+            nothing_to_boot();
             cpu::halt()
         }
         stuck::NO_BOOT_POWER_OFF => {
-            write(LOOK, 0);
+            nothing_to_boot();
             End::PowerOff
         }
         stuck::FAIL_FAST => cpu::fail_fast(stuck::STATUS, stuck::LINE),
@@ -66,6 +67,16 @@ fn main(_entry: &Entry) -> End {
             cpu::relax();
         },
     }
+}
+
+/// As the firmware does once every boot option has failed: the host shall look at the log, and gets the boot events,
+/// here an empty channel.
+fn nothing_to_boot() {
+    write(LOOK, 1);
+    for at in 0..4 {
+        memory::write_u64(NAME + at * 8, 0);
+    }
+    write(EVENT_LOG, NAME as u32);
 }
 
 /// Connects to VMBus and asks for its offers until the host has had enough, and then again and again, as firmware does

@@ -112,9 +112,13 @@ impl Rig {
         self.watch.port_write(0, DATA, &0x1000_u32.to_le_bytes());
     }
 
-    fn fails_to_boot(&self) {
-        self.watch.port_write(0, INDEX, &LOOK.to_le_bytes());
+    fn bios(&self, index: u32) {
+        self.watch.port_write(0, INDEX, &index.to_le_bytes());
         self.watch.port_write(0, DATA, &[0; 4]);
+    }
+
+    fn fails_to_boot(&self) {
+        self.bios(EVENT_LOG);
     }
 }
 
@@ -298,6 +302,25 @@ fn a_failed_boot_is_told_with_what_there_was() {
     assert!(
         some.told()[0].starts_with("the firmware has found nothing to boot on a.img (scsi), b.img (nvme): ")
     );
+}
+
+#[test]
+fn a_loader_that_was_started_is_no_failure() {
+    const LOOK: u32 = 0x2C;
+    // A boot manager's menu waits, then somebody powers off.
+    let mut menu = rig(&["a.img (scsi)"]);
+    menu.bios(LOOK);
+    menu.go_on(6, read_counter);
+    menu.bios(LOOK);
+    menu.watch.port_write(0, PM1A_CONTROL, &0x2000_u16.to_le_bytes());
+    assert_eq!(menu.told(), [""; 0]);
+    // Boot services end: the firmware hands its events over and signals runtime.
+    let mut system = rig(&["a.img (scsi)"]);
+    system.bios(LOOK);
+    system.bios(EVENT_LOG);
+    system.variable(command::RUNTIME, 0);
+    system.go_on(6, |_| ());
+    assert_eq!(system.told(), [""; 0]);
 }
 
 #[test]
