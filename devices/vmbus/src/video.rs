@@ -153,10 +153,10 @@ impl Video {
     }
 
     /// Packed: u64 context, u8 screens, then of the first: u8 active, u32 offset, u8 depth, u32 width, height
-    /// and pitch.
+    /// and pitch. Whether it is active does not count: Microsoft's firmware says no, and draws (VideoDxe).
     fn situation(&mut self, data: &[u8], channel: &OpenChannel) -> Option<Vec<u8>> {
         let context = data.get(..8)?.to_vec();
-        let (active, depth) = (*data.get(9)?, *data.get(14)?);
+        let depth = *data.get(14)?;
         let [offset, width, height, pitch] =
             [word(data, 10)?, word(data, 15)?, word(data, 19)?, word(data, 23)?];
         let gpa = self.gpa.and_then(|gpa| gpa.checked_add(offset.into()));
@@ -166,7 +166,7 @@ impl Video {
             height,
             pitch,
         });
-        let shown = active != 0 && u32::from(depth) == PIXEL * 8;
+        let shown = u32::from(depth) == PIXEL * 8;
         let sound = picture.filter(|picture| shown && is_sound(picture, channel.memory()));
         if shown && let (None, Some(gpa)) = (sound, gpa) {
             channel.warn(|| {

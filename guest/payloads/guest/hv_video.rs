@@ -72,7 +72,8 @@ pub(crate) fn show(mut rings: Rings, blob: &Blob<'_>) -> Option<Screen> {
     // One output: on, from the first byte, 32 bits a pixel.
     let situation = message(kind::SITUATION, 27)
         .u64(0x0051)
-        .put(&[1, 1, 0, 0, 0, 0, 32])
+        // One screen, which is not active: so says the firmware of the one that it draws on.
+        .put(&[1, 0, 0, 0, 0, 0, 32])
         .u32(WIDTH)
         .u32(HEIGHT)
         .u32(PITCH);

@@ -22,12 +22,12 @@ fn piped(kind: u32, body: &[u8]) -> Vec<u8> {
     [&words(&[1, len, kind, len])[..], body].concat()
 }
 
-/// Says where [`PICTURE`] is and what it is.
+/// Says where [`PICTURE`] is and what it is, and as Microsoft's firmware does that it is not active.
 fn show(guest: &mut Guest) {
     let location = [&[7; 8][..], &[1], &PICTURE.gpa.to_le_bytes()].concat();
     guest.send(packet::INBAND, 2, &[], &piped(3, &location));
     let size = words(&[PICTURE.width, PICTURE.height, PICTURE.pitch]);
-    let situation = [&[8; 8][..], &[1, 1, 0, 0, 0, 0, 32], &size].concat();
+    let situation = [&[8; 8][..], &[1, 0, 0, 0, 0, 0, 32], &size].concat();
     guest.send(packet::INBAND, 3, &[], &piped(5, &situation));
 }
 
