@@ -17,9 +17,11 @@ const HEADER: usize = 32;
 const FIRST_VERSION: u16 = 4;
 /// Bytes of entries that are looked at; the firmware's buffer has 4 MiB.
 const LONGEST: u32 = 16 << 20;
-/// Bits of an entry's level: error, warning.
+/// Bits of an entry's level: error, warning. Project Mu calls it an error too that it loads a module, which has
+/// a bit of its own.
 const ERROR: u32 = 0x8000_0000;
 const WARN: u32 = 2;
+const LOAD: u32 = 4;
 
 /// Where the log is, and how much of it was told.
 #[derive(Debug, Default)]
@@ -146,6 +148,7 @@ struct Lines {
 
 impl Lines {
     fn push(&mut self, level: u32, text: &[u8]) {
+        let level = if level & LOAD == 0 { level } else { level & !ERROR };
         for &byte in text {
             match byte {
                 b'\n' => self.end(),

@@ -459,6 +459,24 @@ fn a_log_line_is_told_once_and_weighs_what_its_parts_weigh() {
         &log(&[(0x40, "a "), (2, "b\n"), (0x40, "c\n"), (0x40, "d\n")], false),
     );
     assert_eq!(reader.news(&rig.memory).unwrap(), lines(&[(Detail, "d")]));
+    // That a module is loaded is no error, whatever Project Mu calls it; that one cannot be is.
+    let loads = [
+        (0x44, "Loading driver at 0x7FF39000 "),
+        (0x8000_0004, "PcdDxe.efi"),
+        (0x8000_0004, "\n"),
+    ];
+    rig.put(
+        DATA,
+        &log(&[&loads[..], &[(0x8000_0000, "it failed\n")]].concat(), false),
+    );
+    reader.set_gpa(DATA);
+    assert_eq!(
+        reader.news(&rig.memory).unwrap(),
+        lines(&[
+            (Detail, "Loading driver at 0x7FF39000 PcdDxe.efi"),
+            (Problem, "it failed")
+        ])
+    );
     // The log was begun anew.
     rig.put(DATA, &log(&[(0x40, "e\n")], false));
     assert_eq!(reader.news(&rig.memory).unwrap(), lines(&[(Detail, "e")]));
