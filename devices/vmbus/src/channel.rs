@@ -3,7 +3,8 @@
 //!
 //! Always true: a device is called on the thread of the VP that signalled, one call at a time; a packet that
 //! finds no room waits here in order and goes out when the guest has made some, up to [`MOST_WAITING`];
-//! then the device is not called until the guest has caught up. Not here: what devices do.
+//! then the device is not called until the guest has caught up. A guest that sends as fast as the device
+//! takes keeps it busy for [`MOST_AT_ONCE`] packets only; then others have a turn on the bus. Not here: what devices do.
 
 use crate::gpadl::Pages;
 use crate::protocol::Offer;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 /// Packets that wait for room before the guest's own are left in their ring.
 const MOST_WAITING: usize = 256;
+/// Packets that are taken in a row, several times what the rings of drivers hold.
+pub(crate) const MOST_AT_ONCE: usize = 1 << 14;
 
 /// A device on the bus.
 pub trait ChannelDevice: Send {
@@ -68,6 +71,7 @@ pub struct OpenChannel {
     rings: Rings,
     waiting: VecDeque<Waiting>,
     signal: bool,
+    unfinished: bool,
     lists: Vec<(u32, Pages)>,
     log: Arc<LogBudget>,
 }
@@ -79,6 +83,7 @@ impl OpenChannel {
             log,
             waiting: VecDeque::new(),
             signal: false,
+            unfinished: false,
             lists: Vec::new(),
         }
     }
@@ -165,17 +170,27 @@ impl OpenChannel {
         Ok(())
     }
 
-    /// Gives `device` everything that the guest sent.
+    /// Gives `device` what the guest sent, all of it unless the guest goes on sending.
     pub(crate) fn work(&mut self, device: &mut dyn ChannelDevice) -> Result<(), RingError> {
+        self.unfinished = false;
         self.flush()?;
-        while self.waiting.len() < MOST_WAITING {
+        for _ in 0..MOST_AT_ONCE {
+            if self.waiting.len() >= MOST_WAITING {
+                return Ok(());
+            }
             let Some((packet, signal)) = self.rings.receive()? else {
-                break;
+                return Ok(());
             };
             self.signal |= signal == Signal::Needed;
             device.received(self, packet)?;
         }
+        self.unfinished = true;
         Ok(())
+    }
+
+    /// Whether the last [`OpenChannel::work`] has left packets for which the guest need not signal again.
+    pub(crate) fn unfinished(&self) -> bool {
+        self.unfinished
     }
 
     /// Whether the guest has to be told about what was done since the last call.

@@ -293,9 +293,12 @@ impl VmBus {
         true
     }
 
-    /// Lets a channel's device work.
+    /// Lets a channel's device work; the timer goes on with what it has left.
     fn run(&self, state: &mut State, index: usize) {
         self.with_open(state, index, |device, open| open.work(device));
+        if is_unfinished(state, index) {
+            self.arm(state, index);
+        }
     }
 
     /// Lets the device of channel `index`, counted from 0, look at what it waits for on the host.
@@ -334,12 +337,18 @@ impl VmBus {
         outcome.ok()
     }
 
-    /// Sets the timer of a device that wants one.
+    /// Sets the timer of a device that wants one, or that has something left to do.
     fn arm(&self, state: &State, index: usize) {
-        if let Some(channel) = state.channels.get(index)
-            && let (Some(_), Some(period)) = (&channel.open, channel.device.period())
-        {
-            channel.timer.arm(self.clock.now() + period);
+        let Some(channel) = state.channels.get(index) else {
+            return;
+        };
+        let after = match &channel.open {
+            Some(open) if open.unfinished() => Some(0),
+            Some(_) => channel.device.period(),
+            None => None,
+        };
+        if let Some(after) = after {
+            channel.timer.arm(self.clock.now() + after);
         }
     }
 
@@ -368,6 +377,11 @@ fn event_connection(index: usize) -> u32 {
     FIRST_EVENT_CONNECTION + relid(index)
 }
 
+fn is_unfinished(state: &State, index: usize) -> bool {
+    let channel = state.channels.get(index);
+    channel.is_some_and(|channel| channel.open.as_ref().is_some_and(OpenChannel::unfinished))
+}
+
 fn close(channel: Option<&mut Channel>) {
     if let Some(channel) = channel
         && channel.open.take().is_some()
@@ -387,7 +401,13 @@ impl TimerClient for VmBus {
     fn timer_fired(&self, id: u32, now: u64) {
         let (mut state, index) = (self.lock(), id as usize);
         let wall = self.clock.wall();
-        self.with_open(&mut state, index, |device, open| device.tick(open, now, wall));
+        self.with_open(&mut state, index, |device, open| {
+            if open.unfinished() {
+                open.work(device)
+            } else {
+                device.tick(open, now, wall)
+            }
+        });
         self.arm(&state, index);
     }
 }

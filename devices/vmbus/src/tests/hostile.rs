@@ -2,8 +2,12 @@
 //! Guests that want the host's memory, its log or a panic.
 
 use super::*;
+use crate::channel::{ChannelDevice, MOST_AT_ONCE, OpenChannel};
+use crate::ring::RingError;
 use crate::video::{Screen, Video};
+use crate::{protocol, ring};
 use soak_case::LogMeter;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const HV_STATUS_INSUFFICIENT_BUFFERS: u32 = 0x13;
 
@@ -104,4 +108,59 @@ fn a_guest_that_does_not_listen_is_asked_to_power_off_as_often_as_its_ring_holds
     }
     // Five fit, and one waits.
     assert_eq!(asked, 6);
+}
+
+/// A device whose guest fills its ring again as soon as a packet has been taken.
+struct Refilled {
+    taken: Arc<AtomicUsize>,
+    stop: usize,
+}
+
+const PACKET: u32 = 24;
+const RING_SIZE: u32 = (RING_PAGES as u32 - 1) * 4096;
+
+impl ChannelDevice for Refilled {
+    fn offer(&self) -> protocol::Offer {
+        IntegrationComponent::new(Component::Heartbeat).offer()
+    }
+    fn received(&mut self, channel: &mut OpenChannel, packet: ring::Packet) -> Result<(), RingError> {
+        assert_eq!(packet.transaction, 0x55);
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
+        if taken < self.stop {
+            let read = taken as u32 * PACKET % RING_SIZE;
+            let written = (read + RING_SIZE - PACKET) % RING_SIZE;
+            channel.memory().write(RINGS, &written.to_le_bytes()).unwrap();
+        }
+        Ok(())
+    }
+    fn closed(&mut self) {}
+}
+
+#[test]
+fn a_ring_that_is_filled_for_ever_leaves_the_bus_to_others_now_and_then() {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let stop = 2 * MOST_AT_ONCE + 100;
+    let mut guest = Guest::new(vec![Box::new(Refilled {
+        taken: taken.clone(),
+        stop,
+    })]);
+    guest.connect();
+    guest.open();
+    let mut packet = [packet::INBAND, 2, 2, 0].map(u16::to_le_bytes).concat();
+    packet.extend([0x55, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for at in (0..RING_SIZE).step_by(PACKET as usize) {
+        guest.memory.write(guest.ring(1, at.into()), &packet).unwrap();
+    }
+    let written = (RING_SIZE - PACKET).to_le_bytes();
+    guest.memory.write(guest.ring(0, 0), &written).unwrap();
+    guest.signal();
+    for round in 1..3 {
+        assert_eq!(taken.load(Ordering::Relaxed), round * MOST_AT_ONCE);
+        assert_eq!(guest.timers.next_deadline(), Some(guest.clock.now()));
+        guest.timers.fire_due(guest.clock.now());
+    }
+    // And then everything that was in the ring when it stopped.
+    let in_ring = (RING_SIZE / PACKET - 1) as usize;
+    assert_eq!(taken.load(Ordering::Relaxed), stop - 1 + in_ring);
+    assert_eq!(guest.timers.next_deadline(), None);
 }
