@@ -126,8 +126,8 @@ mod tests {
         };
         assert_eq!(read(0x3000, 7), [9, 9, 9, 9, 9, 0, 0]);
         assert_eq!(read(0x6000, 2), [7, 0]);
-        assert_eq!(launch.state(0).unwrap().gpr[12], 0x3000);
-        assert_eq!(launch.state(1).unwrap().rip, 0x1001);
+        assert_eq!(launch.start(0).1.gpr[12], 0x3000);
+        assert_eq!(launch.start(1).1.rip, 0x1001);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Where a bound plan goes.
 
+use crate::activity::Activity;
 use chipset_device::VpIndex;
 use guest_memory::{GuestMemory, MemoryError};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -53,9 +54,20 @@ impl PlainLaunch {
         }
     }
 
-    /// The state that the launch gave `vp`; `None` means reset state for the BSP, wait-for-SIPI for an AP.
-    pub fn state(&self, vp: VpIndex) -> Option<X86State> {
-        self.lock().get(vp as usize).copied().flatten()
+    /// How `vp` starts: as the launch says, else the BSP in reset state and an AP waiting for SIPI, with the BSP's
+    /// MTRRs. Firmware that is told that they are set up sets none up itself, and they survive INIT.
+    pub fn start(&self, vp: VpIndex) -> (Activity, X86State) {
+        let states = self.lock();
+        let given = |vp: VpIndex| states.get(vp as usize).copied().flatten();
+        match given(vp) {
+            Some(state) => (Activity::Running, state),
+            None if vp == 0 => (Activity::Running, X86State::reset()),
+            None => {
+                let mtrr = given(0).unwrap_or_default().mtrr;
+                let state = X86State::reset();
+                (Activity::WaitForSipi, X86State { mtrr, ..state })
+            }
+        }
     }
 
     /// Forgets the states of an earlier launch.
@@ -97,5 +109,33 @@ impl LaunchTarget for PlainLaunch {
 
     fn finish(&mut self) -> Result<(), LaunchError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ap_waits_with_the_mtrrs_of_the_bsp_unless_the_launch_gives_it_a_state() {
+        let memory = GuestMemory::allocate(&[(0, 0x1000)]).unwrap();
+        let mut launch = PlainLaunch::new(memory, 3);
+        assert_eq!(launch.start(0), (Activity::Running, X86State::reset()));
+        assert_eq!(launch.start(1), (Activity::WaitForSipi, X86State::reset()));
+        let mut bsp = X86State::reset();
+        bsp.rip = 0x10_0000;
+        bsp.mtrr.def_type = 0xC00;
+        bsp.mtrr.variable[0] = (6, 0x7F_8000_0800);
+        launch.vp_state(0, &bsp).unwrap();
+        launch.vp_state(2, &X86State::reset()).unwrap();
+        assert_eq!(launch.start(0), (Activity::Running, bsp));
+        let waiting = X86State {
+            mtrr: bsp.mtrr,
+            ..X86State::reset()
+        };
+        assert_eq!(launch.start(1), (Activity::WaitForSipi, waiting));
+        assert_eq!(launch.start(2), (Activity::Running, X86State::reset()));
+        launch.restart();
+        assert_eq!(launch.start(1), (Activity::WaitForSipi, X86State::reset()));
     }
 }

@@ -305,19 +305,15 @@ impl Runner for KvmRunner {
 
     fn reset(&mut self) -> Result<(), RunError> {
         self.settle()?;
-        let given = self.world.launch.state(self.vp);
-        self.activity = if self.vp == 0 || given.is_some() {
-            Activity::Running
-        } else {
-            Activity::WaitForSipi
-        };
+        let (activity, state) = self.world.launch.start(self.vp);
+        self.activity = activity;
         self.held = VpEvents::default();
         self.stopped_at = None;
         self.tsc.reset();
         self.world.signals.take_attention(self.vp);
         self.clear_events()?;
         let before = self.read()?;
-        self.replace(&before, &given.unwrap_or_default())?;
+        self.replace(&before, &state)?;
         self.vcpu.set_fpu(&mut Fpu::reset()).map_err(host)
     }
 

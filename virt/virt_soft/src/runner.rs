@@ -277,17 +277,11 @@ impl Runner for SoftRunner {
     fn reset(&mut self) -> Result<(), RunError> {
         self.turn = (0, SLICE);
         for (vp, this) in self.vps.iter_mut().enumerate() {
-            let given = self.launch.state(vp as VpIndex);
+            let (activity, state) = self.launch.start(vp as VpIndex);
             this.cpu.reset();
             this.time = GuestTime::default();
-            this.activity = if vp == 0 || given.is_some() {
-                Activity::Running
-            } else {
-                Activity::WaitForSipi
-            };
-            if let Some(state) = given {
-                this.cpu.set_state(&state);
-            }
+            this.activity = activity;
+            this.cpu.set_state(&state);
             self.signals.take_attention(vp as VpIndex);
         }
         Ok(())
