@@ -72,6 +72,18 @@ fn spread(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// Holds a case to a limit of what it uses.
+///
+/// # Errors
+///
+/// When `used` is over `most`: a text that says so.
+pub fn at_most(what: &str, used: u64, most: u64) -> Result<(), String> {
+    if used > most {
+        return Err(format!("{used} {what}, and at most {most} may be"));
+    }
+    Ok(())
+}
+
 /// The case that runs.
 static CASE: AtomicU64 = AtomicU64::new(0);
 

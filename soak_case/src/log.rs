@@ -38,6 +38,13 @@ impl LogMeter {
         self.0.lines.load(Ordering::Relaxed)
     }
 
+    /// Runs `action`; how many lines it caused, and its result.
+    pub fn measured<T>(&self, action: impl FnOnce() -> T) -> (u64, T) {
+        let before = self.lines();
+        let result = action();
+        (self.lines() - before, result)
+    }
+
     /// Bytes of the longest line so far.
     pub fn longest(&self) -> u64 {
         self.0.longest.load(Ordering::Relaxed)

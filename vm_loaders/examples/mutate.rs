@@ -17,7 +17,7 @@ mod counting;
 #[path = "mutate/mutator.rs"]
 mod mutator;
 
-use counting::{live, peak, start_peak};
+use counting::measured;
 use mutator::{Depth, corpus, mutate, read_and_plan, use_plans};
 
 /// Memory per byte of file: a header of eight bytes costs 12 bytes in the list of headers, a mark, and a
@@ -33,10 +33,7 @@ fn run(cases: Cases) -> ExitCode {
     let code = cases.run(|case| {
         let mut random = Random::of_case(seed, case);
         let bytes = mutate(&mut random, &corpus[case as usize % corpus.len()]);
-        let before = live();
-        start_peak();
-        let plans = read_and_plan(&bytes, &mut depth);
-        let used = peak() - before;
+        let (used, plans) = measured(|| read_and_plan(&bytes, &mut depth));
         let limit = BASE + PER_HEADER_BYTE * bytes.len() as u64;
         if used > limit {
             return Err(format!("{used} bytes of memory for a file of {}", bytes.len()));

@@ -20,7 +20,7 @@ use chipset::uart::SerialIo;
 use chipset_device::{Clock, MmioDevice, PowerRequest, PowerSink, TimerQueue, VpBus, VpWake};
 use guest_memory::GuestMemory;
 use openvmm_defs::Machine;
-use soak_case::{Cases, LogMeter, Random};
+use soak_case::{Cases, LogMeter, Random, at_most};
 use std::io::{Read, Seek, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -370,10 +370,11 @@ fn case(seed: u64, number: u64, meter: &LogMeter) -> Result<()> {
         rig.operation(&mut random)?;
     }
     rig.check()?;
-    let said = meter.lines() - before;
-    if said > MOST_LINES * rig.resets {
-        return Err(format!("{said} lines of the log in {} lives", rig.resets).into());
-    }
+    at_most(
+        "lines of the log",
+        meter.lines() - before,
+        MOST_LINES * rig.resets,
+    )?;
     Ok(())
 }
 

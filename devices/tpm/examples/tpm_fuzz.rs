@@ -13,7 +13,7 @@ mod peer;
 use chipset_device::{Device, MmioDevice, PortDevice};
 use guest_memory::{DmaMemory, GuestMemory};
 use peer::{FILL, HEADER, MOST, Peer};
-use soak_case::{Cases, LogMeter, Random, Reached};
+use soak_case::{Cases, LogMeter, Random, Reached, at_most};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tpm::{Crb, LEN, Patience, Swtpm, TpmPorts, TpmRegisters};
@@ -304,11 +304,7 @@ fn case(seed: u64, number: u64, reached: &Reached<{ PLACES.len() }>, meter: &Log
     if !works {
         return Err("a guest that behaves gets no answer".into());
     }
-    let said = meter.lines() - lines;
-    if said > lives {
-        return Err(format!("{said} lines of the log in {lives} lives"));
-    }
-    Ok(())
+    at_most("lines of the log", meter.lines() - lines, lives)
 }
 
 fn main() -> ExitCode {

@@ -16,9 +16,9 @@ mod counting;
 mod watchdog;
 
 use chipset_device::{Clock, Device, PortDevice, PowerRequest, PowerSink, Timed, TimerQueue};
-use counting::{live, peak, start_peak};
+use counting::measured;
 use guest_memory::{DmaMemory, GuestMemory};
-use soak_case::{Cases, LogMeter, Random};
+use soak_case::{Cases, LogMeter, Random, at_most};
 use std::process::ExitCode;
 use std::sync::Arc;
 use uefi_device::{UefiConfig, UefiDevice, UefiWorld, index};
@@ -301,17 +301,10 @@ fn main() -> ExitCode {
     let cases = Cases::from_command_line(100);
     let meter = LogMeter::install();
     cases.run(|number| {
-        let (before, lines) = (live(), meter.lines());
-        start_peak();
-        case(cases.seed, number)?;
-        let (used, said) = (peak() - before, meter.lines() - lines);
-        if used > MOST_MEMORY {
-            return Err(format!("{used} bytes of memory"));
-        }
+        let (used, (said, outcome)) = measured(|| meter.measured(|| case(cases.seed, number)));
+        outcome?;
+        at_most("bytes of memory", used, MOST_MEMORY)?;
         // Each operation is in one life of the machine or the next, and says a line or so.
-        if said > MOST_LINES {
-            return Err(format!("{said} lines of the log"));
-        }
-        Ok(())
+        at_most("lines of the log", said, MOST_LINES)
     })
 }

@@ -15,12 +15,12 @@ mod host;
 
 use block::{Disk, DiskOptions};
 use chipset_device::{InterruptLine, MmioDevice, MsiTarget, Placement};
-use counting::{live, peak, start_peak};
+use counting::measured;
 use guest_memory::GuestMemory;
 use host::{Host, socket_packet};
 use nvme::NvmePci;
 use pci::PciFunction;
-use soak_case::{Cases, LogMeter, Random};
+use soak_case::{Cases, LogMeter, Random, at_most};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -469,22 +469,19 @@ fn main() -> ExitCode {
     let disk = Disk::open(&options).expect("a disk");
     let meter = LogMeter::install();
     cases.run(|case| {
-        let (before, lines) = (live(), meter.lines());
-        start_peak();
-        let mut bench = Bench::new(case, cases.seed, &disk, folder.path());
-        for _ in 0..OPERATIONS {
-            bench.step();
-        }
-        if !bench.works_after_reset() {
+        let act = || {
+            let mut bench = Bench::new(case, cases.seed, &disk, folder.path());
+            for _ in 0..OPERATIONS {
+                bench.step();
+            }
+            bench.works_after_reset()
+        };
+        let (used, (said, works)) = measured(|| meter.measured(act));
+        if !works {
             return Err("a driver that behaves gets no answer".into());
         }
-        let (used, said) = (peak() - before, meter.lines() - lines);
-        if used > MOST_MEMORY {
-            return Err(format!("{used} bytes of memory"));
-        }
-        if said > MOST_LINES {
-            return Err(format!("{said} lines of the log"));
-        }
+        at_most("bytes of memory", used, MOST_MEMORY)?;
+        at_most("lines of the log", said, MOST_LINES)?;
         let len = std::fs::metadata(&path).expect("the disk").len();
         if len == DISK_LEN {
             Ok(())

@@ -16,9 +16,9 @@ mod guest;
 mod packets;
 
 use block::{Disk, DiskOptions};
-use counting::{live, peak, start_peak};
+use counting::measured;
 use guest::{CHANNELS, Guest, PLACES, RESETS};
-use soak_case::{Cases, LogMeter, Reached};
+use soak_case::{Cases, LogMeter, Reached, at_most};
 use std::process::ExitCode;
 
 /// Operations of a case on its channel.
@@ -62,23 +62,14 @@ fn main() -> ExitCode {
     let disk = Disk::open(&options).expect("a disk");
     let reached = Reached::new(PLACES);
     let code = cases.run(|number| {
-        let (before, lines) = (live(), meter.lines());
-        start_peak();
-        let mut guest = Guest::new(number, cases.seed, &disk, &reached);
-        case(&mut guest)?;
-        drop(guest);
-        let (used, said) = (peak() - before, meter.lines() - lines);
-        if used > MOST_MEMORY {
-            return Err(format!("{used} bytes of memory"));
-        }
-        if said > MOST_LINES * RESETS || meter.longest() > LONGEST_LINE {
-            return Err(format!(
-                "{said} lines of the log, up to {} bytes",
-                meter.longest()
-            ));
-        }
+        let act = || case(&mut Guest::new(number, cases.seed, &disk, &reached));
+        let (used, (said, outcome)) = measured(|| meter.measured(act));
+        outcome?;
+        at_most("bytes of memory", used, MOST_MEMORY)?;
+        at_most("lines of the log", said, MOST_LINES * RESETS)?;
+        at_most("bytes in a line of the log", meter.longest(), LONGEST_LINE)?;
         if disk.size() != DISK_LEN {
-            return Err("the disk's size has changed".into());
+            return Err(String::from("the disk's size has changed"));
         }
         Ok(())
     });

@@ -14,8 +14,8 @@ mod client;
 mod counting;
 
 use client::{Hostile, Outcome};
-use counting::{live, peak, start_peak};
-use soak_case::{Cases, LogMeter, Random, Reached};
+use counting::measured;
+use soak_case::{Cases, LogMeter, Random, Reached, at_most};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
@@ -261,17 +261,10 @@ fn main() -> ExitCode {
     let cases = Cases::from_command_line(100).limited(LIMIT);
     let (meter, reached) = (LogMeter::install(), Arc::new(Reached::new(PLACES)));
     let code = cases.run(|number| {
-        let (before, lines) = (live(), meter.lines());
-        start_peak();
-        case(cases.seed, number, &reached)?;
-        let (used, said) = (peak() - before, meter.lines() - lines);
-        if used > MOST_MEMORY {
-            return Err(format!("{used} bytes of memory"));
-        }
-        if said > MOST_LINES {
-            return Err(format!("{said} lines of the log"));
-        }
-        Ok(())
+        let (used, (said, outcome)) = measured(|| meter.measured(|| case(cases.seed, number, &reached)));
+        outcome?;
+        at_most("bytes of memory", used, MOST_MEMORY)?;
+        at_most("lines of the log", said, MOST_LINES)
     });
     reached.finish(code, cases, 50)
 }

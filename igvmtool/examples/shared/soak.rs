@@ -14,7 +14,7 @@ mod counting;
 #[allow(dead_code, reason = "the soak of vm_loaders uses all of it")]
 mod mutator;
 
-use counting::{live, peak, start_peak};
+use counting::measured;
 use mutator::{corpus, mutate};
 
 /// Memory per byte of file: steps of two plans, an overview's runs and texts.
@@ -31,10 +31,7 @@ pub(crate) fn run(case: impl Fn(&[u8], &[u8])) -> ExitCode {
     let code = cases.run(|number| {
         let original = &corpus[number as usize % corpus.len()];
         let bytes = mutate(&mut Random::of_case(cases.seed, number), original);
-        let before = live();
-        start_peak();
-        case(&bytes, original);
-        let used = peak() - before;
+        let (used, ()) = measured(|| case(&bytes, original));
         let limit = BASE + PER_BYTE * (bytes.len() + original.len()) as u64;
         if used > limit {
             return Err(format!("{used} bytes of memory for a file of {}", bytes.len()));

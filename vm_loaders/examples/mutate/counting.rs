@@ -9,19 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static LIVE: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes that are allocated now.
-pub(crate) fn live() -> u64 {
-    LIVE.load(Ordering::Relaxed)
-}
-
-/// The most bytes that were allocated since [`start_peak`].
-pub(crate) fn peak() -> u64 {
-    PEAK.load(Ordering::Relaxed)
-}
-
-/// Begins a new peak at what is allocated now.
-pub(crate) fn start_peak() {
-    PEAK.store(live(), Ordering::Relaxed);
+/// Runs `action`; the most bytes that were allocated meanwhile beyond those before it, and its result.
+pub(crate) fn measured<T>(action: impl FnOnce() -> T) -> (u64, T) {
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let result = action();
+    (PEAK.load(Ordering::Relaxed) - before, result)
 }
 
 /// The system's allocator, counting.
