@@ -12,10 +12,11 @@ use chipset::battery::{self, Battery, Charge};
 use chipset::machine::{Composition, World};
 use chipset_device::Device;
 use guest_memory::DmaMemory;
-use openvmm_defs::{Config, UefiConsoleMode, UefiSettings};
+use openvmm_defs::{Config, FirmwareLogLevel, UefiConsoleMode, UefiSettings};
 use std::sync::{Arc, Mutex};
 use uefi_device::{
-    ComPort, GUEST_WATCHDOG_PORTS, GuestWatchdog, PORTS, UefiConfig, UefiDevice, UefiWorld, console_variables,
+    ComPort, GUEST_WATCHDOG_PORTS, GuestWatchdog, LogLevel, PORTS, UefiConfig, UefiDevice, UefiWorld,
+    console_variables,
 };
 use uefi_nvram::{Nvram, template};
 
@@ -82,7 +83,16 @@ fn add_bios(
             power: world.power.clone(),
             random: Box::new(move |bytes| entropy.fill(bytes).map_err(|error| error.to_string())),
         };
-        UefiDevice::new(UefiConfig { nvram, generation_id }, world)
+        let config = UefiConfig {
+            nvram,
+            generation_id,
+            log_level: match settings.log_level {
+                FirmwareLogLevel::Default => LogLevel::Problems,
+                FirmwareLogLevel::Info => LogLevel::Information,
+                FirmwareLogLevel::Full => LogLevel::Everything,
+            },
+        };
+        UefiDevice::new(config, world)
     });
     machine
         .builder

@@ -209,8 +209,22 @@ pub struct UefiSettings {
     pub vmbus: bool,
     /// BARs are placed by the VMM: flag 31. Clear with `--uefi-enumerate-pci`: the firmware does it.
     pub pci_preassigned: bool,
+    /// `--efi-diagnostics-log-level`.
+    pub log_level: FirmwareLogLevel,
     /// SMBIOS strings by blob structure type (0x06..0x11, 0x1A..0x1F).
     pub smbios: Vec<(u32, String)>,
+}
+
+/// `--efi-diagnostics-log-level`: which lines of the firmware's log are lines of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FirmwareLogLevel {
+    /// Errors and warnings.
+    #[default]
+    Default,
+    /// What the firmware calls information as well.
+    Info,
+    /// All.
+    Full,
 }
 
 /// `--isolation`.

@@ -33,7 +33,9 @@ pub(crate) use trace::{TraceFilter, TraceKind};
 
 use crate::backends;
 use clap::{Args, Parser, ValueEnum};
-use openvmm_defs::{RootComplexConfig, SerialBackend, UefiConsoleMode, VsockConfig, Vtl2Base};
+use openvmm_defs::{
+    FirmwareLogLevel, RootComplexConfig, SerialBackend, UefiConsoleMode, VsockConfig, Vtl2Base,
+};
 use std::path::PathBuf;
 
 /// Boots a guest from an IGVM file, Microsoft's UEFI or a Linux kernel.
@@ -143,6 +145,27 @@ pub(crate) struct UefiArgs {
     /// Where the firmware's console is; default: com1 when COM1 is connected.
     #[arg(long, value_name = "MODE")]
     pub(crate) uefi_console_mode: Option<ConsoleModeArg>,
+    /// Lines of the firmware's log that are shown; default: errors and warnings.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) efi_diagnostics_log_level: Option<LogLevelArg>,
+}
+
+/// `--efi-diagnostics-log-level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevelArg {
+    Default,
+    Info,
+    Full,
+}
+
+impl From<LogLevelArg> for FirmwareLogLevel {
+    fn from(level: LogLevelArg) -> Self {
+        match level {
+            LogLevelArg::Default => Self::Default,
+            LogLevelArg::Info => Self::Info,
+            LogLevelArg::Full => Self::Full,
+        }
+    }
 }
 
 /// `--uefi-console-mode`.

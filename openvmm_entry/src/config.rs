@@ -225,6 +225,9 @@ fn uefi_settings(args: &UefiArgs, com: &[SerialBackend; 4], gfx: bool) -> UefiSe
         secure_boot_template: args.secure_boot_template.clone(),
         serial: com.iter().any(|b| *b != SerialBackend::None),
         pci_preassigned: !args.uefi_enumerate_pci,
+        log_level: args
+            .efi_diagnostics_log_level
+            .map_or_else(Default::default, Into::into),
         ..UefiSettings::default()
     }
 }

@@ -21,7 +21,7 @@ use guest_memory::{DmaMemory, GuestMemory};
 use soak_case::{Cases, LogMeter, Random, at_most};
 use std::process::ExitCode;
 use std::sync::Arc;
-use uefi_device::{UefiConfig, UefiDevice, UefiWorld, index};
+use uefi_device::{LogLevel, UefiConfig, UefiDevice, UefiWorld, index};
 use uefi_nvram::{MAX_STORAGE, Nvram, vendor};
 
 /// Operations of a case.
@@ -83,6 +83,7 @@ impl Guest {
         let config = UefiConfig {
             nvram: Nvram::new(),
             generation_id: GENERATION,
+            log_level: LogLevel::Everything,
         };
         let guest = Self {
             device: UefiDevice::new(config, world),

@@ -71,6 +71,30 @@ pub struct UefiConfig {
     pub nvram: Nvram,
     /// Changes when the VM's past does; the same over resets.
     pub generation_id: [u8; 16],
+    /// Which lines of the firmware's log are told.
+    pub log_level: LogLevel,
+}
+
+/// Which lines of the firmware's log are told to whoever asks for no details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Errors and warnings.
+    #[default]
+    Problems,
+    /// What the firmware calls information as well.
+    Information,
+    /// All.
+    Everything,
+}
+
+impl LogLevel {
+    fn weigh(self, weight: Weight) -> Weight {
+        match (self, weight) {
+            (Self::Everything, Weight::Information | Weight::Detail)
+            | (Self::Information, Weight::Information) => Weight::Notice,
+            _ => weight,
+        }
+    }
 }
 
 /// Fills a buffer with random bytes, or says why not.
@@ -97,6 +121,7 @@ pub struct UefiDevice {
     random: RandomSource,
     nvram: Nvram,
     generation_id: [u8; 16],
+    pub(crate) log_level: LogLevel,
     watchdog: Watchdog,
     state: State,
 }
@@ -120,6 +145,7 @@ impl UefiDevice {
             random: world.random,
             nvram: config.nvram,
             generation_id: config.generation_id,
+            log_level: config.log_level,
             watchdog: Watchdog::new(world.clock, world.timer, Pace::FIRMWARE),
             state: State::default(),
         }
@@ -244,9 +270,11 @@ impl UefiDevice {
     }
 
     fn tell_news(&mut self) {
-        let log = &mut self.state.host_log;
+        let (log, level) = (&mut self.state.host_log, self.log_level);
         match self.state.firmware_log.news(&self.memory) {
-            Ok(lines) => lines.iter().for_each(|(weight, line)| log.line(*weight, line)),
+            Ok(lines) => lines
+                .iter()
+                .for_each(|(weight, line)| log.line(level.weigh(*weight), line)),
             Err(error) => log.line(Weight::Problem, &error),
         }
     }

@@ -17,11 +17,12 @@ const HEADER: usize = 32;
 const FIRST_VERSION: u16 = 4;
 /// Bytes of entries that are looked at; the firmware's buffer has 4 MiB.
 const LONGEST: u32 = 16 << 20;
-/// Bits of an entry's level: error, warning. Project Mu calls it an error too that it loads a module, which has
+/// Bits of an entry's level: error, warning, information. Project Mu calls it an error too that it loads a module, which has
 /// a bit of its own.
 const ERROR: u32 = 0x8000_0000;
 const WARN: u32 = 2;
 const LOAD: u32 = 4;
+const INFO: u32 = 0x40;
 
 /// Where the log is, and how much of it was told.
 #[derive(Debug, Default)]
@@ -166,8 +167,11 @@ impl Lines {
     fn end(&mut self) {
         let text = String::from_utf8_lossy(&self.part);
         if !text.trim().is_empty() {
-            let problem = self.level & (ERROR | WARN) != 0;
-            let weight = if problem { Weight::Problem } else { Weight::Detail };
+            let weight = match self.level {
+                level if level & (ERROR | WARN) != 0 => Weight::Problem,
+                level if level & INFO != 0 => Weight::Information,
+                _ => Weight::Detail,
+            };
             self.done.push((weight, text.into_owned()));
         }
         self.part.clear();

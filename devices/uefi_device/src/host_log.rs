@@ -16,6 +16,8 @@ pub(crate) enum Weight {
     Problem,
     /// Worth a line in every log.
     Notice,
+    /// The firmware calls it information.
+    Information,
     /// For whoever looks for something.
     Detail,
 }
@@ -43,7 +45,7 @@ impl HostLog {
         match weight {
             Weight::Problem => tracing::warn!("firmware: {text}"),
             Weight::Notice => tracing::info!("firmware: {text}"),
-            Weight::Detail => tracing::debug!("firmware: {text}"),
+            Weight::Information | Weight::Detail => tracing::debug!("firmware: {text}"),
         }
         if left == 0 {
             tracing::warn!("firmware: {MOST_LINES} lines are enough; no more until the next reset");

@@ -23,5 +23,5 @@ mod watchdog;
 mod tests;
 
 pub use console::{ComPort, console_variables};
-pub use device::{PORTS, RandomSource, UefiConfig, UefiDevice, UefiWorld, index};
+pub use device::{LogLevel, PORTS, RandomSource, UefiConfig, UefiDevice, UefiWorld, index};
 pub use guest_watchdog::{GUEST_WATCHDOG_PORTS, GuestWatchdog};

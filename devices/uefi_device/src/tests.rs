@@ -43,6 +43,7 @@ impl Rig {
         let config = UefiConfig {
             nvram,
             generation_id: [7; 16],
+            log_level: LogLevel::Problems,
         };
         let world = UefiWorld {
             memory: ram.dma(),
@@ -277,6 +278,7 @@ fn random_bytes_go_where_they_are_wanted() {
         let config = UefiConfig {
             nvram: Nvram::new(),
             generation_id: [0; 16],
+            log_level: LogLevel::Problems,
         };
         let world = UefiWorld {
             memory: rig.memory.clone(),
@@ -438,7 +440,7 @@ fn the_firmware_log_is_read_line_by_line() {
 #[test]
 fn a_log_line_is_told_once_and_weighs_what_its_parts_weigh() {
     use crate::firmware_log::FirmwareLog;
-    use crate::host_log::Weight::{Detail, Problem};
+    use crate::host_log::Weight::{Detail, Information, Problem};
     let rig = rig();
     let mut reader = FirmwareLog::default();
     reader.set_gpa(DATA);
@@ -451,12 +453,15 @@ fn a_log_line_is_told_once_and_weighs_what_its_parts_weigh() {
     };
     assert_eq!(
         reader.news(&rig.memory).unwrap(),
-        lines(&[(Problem, "a b"), (Detail, "c")])
+        lines(&[(Problem, "a b"), (Information, "c")])
     );
     assert_eq!(reader.news(&rig.memory).unwrap(), []);
     rig.put(
         DATA,
-        &log(&[(0x40, "a "), (2, "b\n"), (0x40, "c\n"), (0x40, "d\n")], false),
+        &log(
+            &[(0x40, "a "), (2, "b\n"), (0x40, "c\n"), (0x40_0000, "d\n")],
+            false,
+        ),
     );
     assert_eq!(reader.news(&rig.memory).unwrap(), lines(&[(Detail, "d")]));
     // That a module is loaded is no error, whatever Project Mu calls it; that one cannot be is.
@@ -473,13 +478,37 @@ fn a_log_line_is_told_once_and_weighs_what_its_parts_weigh() {
     assert_eq!(
         reader.news(&rig.memory).unwrap(),
         lines(&[
-            (Detail, "Loading driver at 0x7FF39000 PcdDxe.efi"),
+            (Information, "Loading driver at 0x7FF39000 PcdDxe.efi"),
             (Problem, "it failed")
         ])
     );
     // The log was begun anew.
     rig.put(DATA, &log(&[(0x40, "e\n")], false));
-    assert_eq!(reader.news(&rig.memory).unwrap(), lines(&[(Detail, "e")]));
+    assert_eq!(reader.news(&rig.memory).unwrap(), lines(&[(Information, "e")]));
+}
+
+#[test]
+fn as_much_of_the_firmware_log_is_told_as_was_asked_for() {
+    let entries = [
+        (2, "warning\n"),
+        (0x40, "information\n"),
+        (0x40_0000, "verbose\n"),
+    ];
+    for (level, told) in [
+        (LogLevel::Problems, 1),
+        (LogLevel::Information, 2),
+        (LogLevel::Everything, 3),
+    ] {
+        let mut rig = rig();
+        rig.device.log_level = level;
+        rig.put(DATA, &log(&entries, false));
+        let meter = soak_case::LogMeter::default();
+        tracing::subscriber::with_default(meter.clone(), || {
+            rig.write(index::LOG_GPA, DATA);
+            rig.write(index::LOG_LOOK, 1);
+        });
+        assert_eq!(meter.lines(), told, "{level:?}");
+    }
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn uefi_switches(cli: &Cli) -> Result<(), String> {
 }
 
 /// The settings of the configuration blob, and which were given.
-fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 11] {
+fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 12] {
     let args = &cli.uefi;
     [
         (args.uefi_debug, "--uefi-debug"),
@@ -245,6 +245,10 @@ fn uefi_settings(cli: &Cli) -> [(bool, &'static str); 11] {
         (args.battery, "--battery"),
         (args.guest_watchdog, "--guest-watchdog"),
         (args.uefi_console_mode.is_some(), "--uefi-console-mode"),
+        (
+            args.efi_diagnostics_log_level.is_some(),
+            "--efi-diagnostics-log-level",
+        ),
         (args.secure_boot, "--secure-boot"),
         (args.secure_boot_template.is_some(), "--secure-boot-template"),
     ]

@@ -3,7 +3,7 @@
 
 use super::*;
 use clap::Parser;
-use openvmm_defs::{EndAction, IsolationRequest};
+use openvmm_defs::{EndAction, FirmwareLogLevel, IsolationRequest};
 
 fn no_env(name: &str) -> Option<OsString> {
     panic!("this command line must not read {name}")
@@ -124,7 +124,7 @@ fn a_uefi_igvm_accepts_disable_as_its_only_relocation() {
 fn uefi_switches_work_with_both_forms_and_mean_the_same() {
     let switches = "--uefi-debug --disable-frontpage --uefi-console-mode com2 --default-boot-always-attempt \
                     --uefi-enable-memory-protections --uefi-force-dma-bounce --uefi-enumerate-pci --com2 none \
-                    --com1 none";
+                    --com1 none --efi-diagnostics-log-level info";
     let direct = match parse(&format!("--uefi --uefi-firmware f.fd {switches}"))
         .config
         .load
@@ -144,6 +144,7 @@ fn uefi_switches_work_with_both_forms_and_mean_the_same() {
             serial: false,
             vmbus: true,
             pci_preassigned: false,
+            log_level: FirmwareLogLevel::Info,
             ..UefiSettings::default()
         }
     );
