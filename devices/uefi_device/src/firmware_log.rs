@@ -17,8 +17,8 @@ const HEADER: usize = 32;
 const FIRST_VERSION: u16 = 4;
 /// Bytes of entries that are looked at; the firmware's buffer has 4 MiB.
 const LONGEST: u32 = 16 << 20;
-/// Bits of an entry's level: error, warning, information. Project Mu calls it an error too that it loads a module, which has
-/// a bit of its own.
+/// Bits of an entry's level: error, warning, information. Project Mu calls it an error too that it loads a
+/// module, which has a bit of its own.
 const ERROR: u32 = 0x8000_0000;
 const WARN: u32 = 2;
 const LOAD: u32 = 4;

@@ -4,7 +4,8 @@
 //! Always true: a device is called on the thread of the VP that signalled, one call at a time; a packet that
 //! finds no room waits here in order and goes out when the guest has made some, up to [`MOST_WAITING`];
 //! then the device is not called until the guest has caught up. A guest that sends as fast as the device
-//! takes keeps it busy for [`MOST_AT_ONCE`] packets only; then others have a turn on the bus. Not here: what devices do.
+//! takes keeps it busy for [`MOST_AT_ONCE`] packets only; then others have a turn on the bus.
+//! Not here: what devices do.
 
 use crate::gpadl::Pages;
 use crate::protocol::Offer;
